@@ -1,0 +1,144 @@
+"""A job: the model, the fleet and the tier that a user wants served. Read from TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from disaggc.errors import JobError
+from disaggc.records import structure
+
+Fleet = dict[str, int]
+"""System name to how many of it there are, an upper bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """[model]: the ONNX file and the formats that it is served in.
+
+    Attributes:
+        onnx: Path, relative to the job file.
+        weights: Serving format of weights: 'fp8', 'nvfp4', 'bf16', ... or 'as stored'.
+        kv: Serving format of caches.
+        activations: Serving format of activations, which is also what crosses links.
+    """
+
+    onnx: str
+    weights: str = "as stored"
+    kv: str = "as stored"
+    activations: str = "as stored"
+
+
+@dataclass(frozen=True, slots=True)
+class TierSpec:
+    """[[tier]]: what a token sells for and how fast it must come.
+
+    A field that is left out comes from the declared tier that ``like`` names.
+
+    Attributes:
+        like: A declared tier, 'gtc2026/premium'.
+        name: As reported; default: ``like``.
+        context_tokens: Tokens that a request may reach; memory is reserved for them.
+        ttft_ms: Time to first token.
+        tokens_per_s_per_user: Speed of one answer.
+        price_usd_per_mtok: Price of a million output tokens.
+        input_tokens: Length of a prompt; default: what the context leaves beside the answer.
+        output_tokens: Length of an answer.
+        prefix_hit: Share of a prompt that a prefix cache supplies, 0 to 1.
+    """
+
+    like: str = ""
+    name: str = ""
+    context_tokens: int | None = None
+    ttft_ms: float | None = None
+    tokens_per_s_per_user: float | None = None
+    price_usd_per_mtok: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int = 1000
+    prefix_hit: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """[objective]: what the best plan is best at. So far the tokens per second of the whole fleet."""
+
+    maximise: str = "throughput"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpec:
+    """[search]: narrows the grid that is searched; empty means everything.
+
+    Attributes:
+        batch: Requests in one micro-batch.
+        micro_batches: Micro-batches in flight.
+    """
+
+    batch: tuple[int, ...] = ()
+    micro_batches: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that a compile is asked for."""
+
+    model: ModelSpec
+    fleet: Fleet
+    tier: tuple[TierSpec, ...]
+    objective: Objective = field(default_factory=Objective)
+    search: SearchSpec = field(default_factory=SearchSpec)
+
+
+def load_job(path: Path) -> Job:
+    """The job in a TOML file.
+
+    Raises:
+        JobError: The file cannot be read, is no TOML, or a field does not check.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise JobError(f"Cannot read job '{path}': {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise JobError(f"Job '{path}' is not TOML: {error}.") from error
+    return parse_job(data, path.name)
+
+
+def parse_job(data: dict[str, Any], where: str) -> Job:
+    """The job that a TOML parser returned.
+
+    Raises:
+        JobError: A key is unknown or missing, or a value is out of range; says which.
+    """
+    job = structure(data, Job, where, JobError)
+    _check(job, where)
+    return job
+
+
+def _check(job: Job, where: str) -> None:
+    if not job.fleet:
+        raise JobError(f"{where}: [fleet] is empty. Name at least one system, such as vr-nvl72 = 1.")
+    for name, count in job.fleet.items():
+        if count < 1:
+            raise JobError(f"{where}: [fleet] {name} = {count} must be 1 or more. Leave the line out for none.")
+    if len(job.tier) != 1:
+        raise JobError(
+            f"{where}: {len(job.tier)} tiers are given; one is compiled at a time. Write one [[tier]] a job."
+        )
+    if job.objective.maximise != "throughput":
+        raise JobError(f"{where}: [objective] maximise = '{job.objective.maximise}' is unknown. Use 'throughput'.")
+    _check_tier(job.tier[0], where)
+    for name, values in (("batch", job.search.batch), ("micro_batches", job.search.micro_batches)):
+        if any(value < 1 for value in values):
+            raise JobError(f"{where}: [search] {name} must hold numbers of 1 or more.")
+
+
+def _check_tier(tier: TierSpec, where: str) -> None:
+    if not 0.0 <= tier.prefix_hit < 1.0:
+        raise JobError(f"{where}: prefix_hit = {tier.prefix_hit} must be from 0 to less than 1.")
+    for name in ("context_tokens", "ttft_ms", "tokens_per_s_per_user", "input_tokens", "output_tokens"):
+        value = getattr(tier, name)
+        if value is not None and value <= 0:
+            raise JobError(f"{where}: {name} = {value} must be more than 0.")

@@ -1,0 +1,323 @@
+"""The plan: what the compiler decides and every backend, report and executor reads.
+
+``plan.json`` is this model, field for field; ``plans/plan.schema.json`` is its schema. Bytes are
+bytes, times are microseconds unless a name says otherwise; a *step* is one token for every
+request of the batch (decode) or one whole prompt (prefill).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+FORMAT = "disaggc.plan"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """The model file: its name, never its path, so that a plan is the same wherever it is made.
+
+    The folder where it lay is in ``model.path`` beside plan.json. Weight files are named as the
+    model names them, relative to that folder.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    nodes: int
+    layers: int
+    parameters: int
+    weight_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StateRef:
+    """A tensor that is kept from step to step in the executor of the stages that use it.
+
+    Attributes:
+        past: Input of the model and of a stage's subgraph.
+        present: Output that becomes ``past`` in the next step.
+        dtype: Element type ('float32').
+        shape: Extents; a text is one of 'batch', 'cached', 'capacity' or 'total'. The state of a
+            request without tokens has extent 0 where 'cached' stands.
+        axis: The axis that counts tokens; None for state of fixed size.
+        in_place: ``past`` and ``present`` may be bound to one buffer of 'capacity' tokens.
+        fixed_capacity: Tokens that the buffer holds where the model itself fixes it.
+    """
+
+    past: str
+    present: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    axis: int | None
+    in_place: bool
+    fixed_capacity: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A model input that the driver computes for each step, from ``kind`` and the lengths.
+
+    Attributes:
+        kind: 'token_ids' [batch, new]; 'position_ids' [batch, new]; 'attention_mask' [batch, total]
+            of ones; 'past_lengths' [batch] = total - 1; 'total_length' (scalar or [1]);
+            'write_indices' [batch] = cached; 'kv_lengths' [batch] = total; 'unknown'.
+        shape: Extents; texts are 'batch', 'new', 'cached', 'total'.
+    """
+
+    input: str
+    kind: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A run of ops on one pool between two transfers; one subgraph.
+
+    Attributes:
+        index: Position in execution order within its phase.
+        pool: Name of the pool that executes it.
+        layers: First and last layer whose ops it holds; empty for none.
+        roles: What its ops do, in order.
+        subgraph: Path of the ONNX subgraph, relative to the plan folder; '' if none was written.
+        inputs: Values it reads that another stage or the driver provides (states left out).
+        outputs: Values it writes that others read, or model outputs (states left out).
+        states: Indices into ``Plan.states`` that it reads and writes.
+        time_us: Predicted busy time for one micro-batch, conservative.
+        bottleneck: 'compute', 'memory', 'latency' or 'collective'.
+        launches: Kernels started.
+    """
+
+    index: int
+    pool: str
+    layers: tuple[int, ...]
+    roles: tuple[str, ...]
+    subgraph: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: tuple[int, ...] = ()
+    time_us: float = 0.0
+    bottleneck: str = ""
+    launches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Tensors that cross from one pool to another after a stage.
+
+    Attributes:
+        after: Index of the stage that wrote the last of them.
+        source, target: Pools.
+        tensors: Value names.
+        bytes_per_token: Payload for one token of one request.
+        time_us: Predicted time for one micro-batch, one way.
+    """
+
+    after: int
+    source: str
+    target: str
+    tensors: tuple[str, ...]
+    bytes_per_token: float
+    time_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePlan:
+    """One phase: its stages in order and what crosses between them."""
+
+    stages: tuple[Stage, ...]
+    transfers: tuple[Transfer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMap:
+    """Bytes on one device of a pool, against its usable capacity."""
+
+    memory: str
+    capacity: float
+    weights: float
+    kv: float
+    activations: float
+    reserve: float
+
+    @property
+    def used(self) -> float:
+        """Everything that is placed, the reserve included."""
+        return self.weights + self.kv + self.activations + self.reserve
+
+
+@dataclass(frozen=True, slots=True)
+class Parallelism:
+    """Degrees within a pool: tensor, data, pipeline and expert parallel."""
+
+    tp: int = 1
+    dp: int = 1
+    pp: int = 1
+    ep: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Devices of one system that do one part of the work.
+
+    Attributes:
+        name: Name in this plan, equal to the system's name.
+        system: Declared system ('vr-nvl72') and how many of it.
+        device: Declared device ('rubin').
+        devices: Devices used, of ``available``.
+        roles: What it does in each phase ('decode: core_attention').
+        utilisation: Busy share of one decode step, conservative.
+        weakest: Confidence of the weakest number its price rests on ('V', 'V2', 'P', 'I').
+    """
+
+    name: str
+    system: str
+    count: int
+    device: str
+    devices: int
+    available: int
+    parallelism: Parallelism
+    memory: MemoryMap
+    roles: tuple[str, ...]
+    utilisation: float
+    weakest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A prediction: conservative (transfers exposed) and optimistic (fully overlapped)."""
+
+    conservative: float
+    optimistic: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the cost model says the plan will do."""
+
+    tpot_us: Interval
+    ttft_us: Interval
+    tokens_per_s: Interval
+    tokens_per_s_per_user: Interval
+    bottleneck: str
+    path_us: float
+    tokens_per_s_per_mw: float | None = None
+    revenue_usd_per_h: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """The best plan of another mode, or why there is none.
+
+    Attributes:
+        mode: 'colocated on vr-nvl72', 'P/D: prefill on a, decode on b', 'AFD: attention on a, FFN on b', ...
+        feasible: Whether any plan of this mode meets the job.
+        tokens_per_s, tpot_us: Of its best plan, conservative; of the nearest one if infeasible.
+        loss: Share of the chosen plan's objective that it gives up, 0 for the chosen one.
+        reason: What it is limited by, or why it was rejected, with the margin.
+    """
+
+    mode: str
+    feasible: bool
+    chosen: bool
+    reason: str
+    batch: int | None = None
+    micro_batches: int | None = None
+    tokens_per_s: float | None = None
+    tpot_us: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Why the answer is right.
+
+    Attributes:
+        objective: What was maximised and its value.
+        bound: No plan within the declared search space does better than this.
+        gap: (bound - value) / bound.
+        status: 'optimal' when the checker agrees with the value and the gap is within the tolerance.
+        tolerance: Share that a plan may give up for fewer messages between pools.
+        candidates: Configurations (pools, parallelism, batch, micro-batches) considered.
+        solved: Cut problems solved exactly; the rest were closed by their bound.
+        checked: Whether placement/check.py re-priced the answer without the solver.
+    """
+
+    objective: str
+    value: float
+    bound: float
+    gap: float
+    status: str
+    candidates: int
+    solved: int
+    checked: bool
+    solver: str
+    tolerance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How micro-batches go round.
+
+    Attributes:
+        micro_batch: Requests in one micro-batch.
+        micro_batches: How many are in flight (ping-pong from 2).
+        context_tokens: Context that memory is reserved for, per request.
+        input_tokens, output_tokens: Typical request.
+    """
+
+    micro_batch: int
+    micro_batches: int
+    context_tokens: int
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The tier: what had to be met."""
+
+    tier: str
+    tokens_per_s_per_user: float
+    ttft_ms: float
+    price_usd_per_mtok: float | None = None
+    objective: str = "throughput"
+
+
+@dataclass(frozen=True, slots=True)
+class Formats:
+    """Number formats the plan is priced in, per kind of tensor ('as stored' or a format name)."""
+
+    weights: str = "as stored"
+    kv: str = "as stored"
+    activations: str = "as stored"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that was decided, predicted and proven."""
+
+    format: str
+    version: int
+    compiler: str
+    model: ModelRef
+    goal: Goal
+    formats: Formats
+    mode: str
+    pools: tuple[Pool, ...]
+    schedule: Schedule
+    states: tuple[StateRef, ...]
+    feeds: tuple[Feed, ...]
+    logits: str
+    decode: PhasePlan
+    prefill: PhasePlan
+    prediction: Prediction
+    alternatives: tuple[Alternative, ...]
+    rejections: tuple[str, ...]
+    certificate: Certificate
+    weakest: str
+    inferred: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    inputs: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
