@@ -1,0 +1,128 @@
+"""Declared cost rules (passes/costs/*.toml), checked against op signatures at load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from disaggc.cost.formula import Formula, parse_formula
+from disaggc.errors import DeclarationError, nearest
+from disaggc.library import declarations, read_toml
+from disaggc.records import structure
+
+KINDS = ("gemm", "attention", "moe", "norm", "embedding", "elementwise", "movement", "free")
+
+
+class Signature(Protocol):
+    """Names of an op's inputs, outputs and attributes, as its schema gives them."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def outputs(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def attributes(self) -> frozenset[str]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSignature:
+    """A signature that a rule declares itself, for ops without a standard schema."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleEntry:
+    """One [[rule]] as written.
+
+    Attributes:
+        ops: Op kinds that it prices.
+        kind: Kernel kind, one of ``KINDS``.
+        flops: Formula; none means no floating-point work.
+        rows: The input of which only the looked-up rows are read.
+        experts: Inputs that hold routed experts' weights.
+        defaults: Values of attributes that an op may leave out.
+        inputs, outputs, attributes: The signature, for ops without a standard schema.
+    """
+
+    ops: tuple[str, ...]
+    kind: str
+    flops: str = "0"
+    rows: str = ""
+    experts: tuple[str, ...] = ()
+    defaults: dict[str, float] | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFile:
+    """One file of passes/costs/."""
+
+    rule: tuple[RuleEntry, ...] = ()
+    launches: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CostRule:
+    """How one op is priced, with its signature."""
+
+    op: str
+    kind: str
+    flops: Formula
+    rows: str
+    experts: tuple[str, ...]
+    defaults: Mapping[str, float]
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class CostRules:
+    """All rules by op kind, and the kernels that a serving engine starts for each role."""
+
+    by_op: Mapping[str, CostRule]
+    launches: Mapping[str, int]
+
+
+def load_rules(standard: Mapping[str, Signature], library: Path | None = None) -> CostRules:
+    """All declared rules; a user's file of the same name replaces a shipped one, others add.
+
+    Args:
+        standard: Signatures of ops of the standard domain.
+        library: A user's folder of declarations.
+
+    Raises:
+        DeclarationError: A rule names what its op's schema does not have.
+    """
+    by_op: dict[str, CostRule] = {}
+    launches: dict[str, int] = {}
+    for path in declarations("passes", "costs", library).values():
+        file = structure(read_toml(path), RuleFile, str(path), DeclarationError)
+        launches.update(file.launches or {})
+        for entry in file.rule:
+            by_op.update((op, _rule(entry, op, standard, path.name)) for op in entry.ops)
+    return CostRules(by_op, launches)
+
+
+def _rule(entry: RuleEntry, op: str, standard: Mapping[str, Signature], where: str) -> CostRule:
+    place = f"passes/costs/{where}, op '{op}'"
+    if entry.kind not in KINDS:
+        raise DeclarationError(f"{place}: Unknown kind '{entry.kind}'.{nearest(entry.kind, KINDS)}")
+    signature: Signature
+    if entry.inputs:
+        signature = OwnSignature(entry.inputs, entry.outputs, frozenset(entry.attributes))
+    elif op in standard:
+        signature = standard[op]
+    else:
+        raise DeclarationError(f"{place}: No schema has this op.{nearest(op, standard)} Or declare its inputs and outputs.")
+    formula = parse_formula(entry.flops, place)
+    known = {*signature.inputs, *signature.outputs, *signature.attributes}
+    for name in sorted(formula.names | set(entry.experts) | ({entry.rows} - {""})):
+        if name not in known:
+            raise DeclarationError(f"{place}: Its schema has no '{name}'.{nearest(name, known)}")
+    return CostRule(op, entry.kind, formula, entry.rows, entry.experts, entry.defaults or {}, signature)

@@ -1,0 +1,11 @@
+"""The only reader of ONNX files: any exporter's model becomes a ``Graph``.
+
+``open_model`` gives the protobuf that graphs are read from and subgraphs are cut from, so that node
+i of the graph is node i of the protobuf. No weight byte is read.
+"""
+
+from disaggc.frontends.door import open_model, sha256
+from disaggc.frontends.reader import read_graph
+from disaggc.frontends.schemas import onnx_signatures
+
+__all__ = ["onnx_signatures", "open_model", "read_graph", "sha256"]

@@ -1,0 +1,34 @@
+"""The signatures of standard ops, from the schemas that onnx ships."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx.defs
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The names that an op's schema gives its inputs, outputs and attributes, newest opset."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: frozenset[str]
+
+
+def onnx_signatures() -> Mapping[str, Signature]:
+    """Op type to signature, for every op of the standard domain."""
+    latest: dict[str, onnx.defs.OpSchema] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        known = latest.get(schema.name)
+        if schema.domain == "" and (known is None or schema.since_version > known.since_version):
+            latest[schema.name] = schema
+    return {
+        name: Signature(
+            tuple(i.name for i in schema.inputs),
+            tuple(o.name for o in schema.outputs),
+            frozenset(schema.attributes),
+        )
+        for name, schema in sorted(latest.items())
+    }

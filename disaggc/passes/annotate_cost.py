@@ -1,0 +1,144 @@
+"""Flops, weights, activations and state of every op, over the workload symbols.
+
+What an op costs is worked out in cost/price.py, once for all ops that are alike; this pass tells it
+what the op's values are: weights, activations that cross memory, state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from disaggc.cost import CostRules, Op, Operand, Price, load_rules, price
+from disaggc.frontends import onnx_signatures
+from disaggc.ir import Cost, Graph, Node, Role, State
+from disaggc.passes.find_layers import state_names
+from disaggc.passes.flow import constant_nodes, weightlike
+from disaggc.passes.vocabulary import Ops, load_vocabulary
+
+
+@dataclass(frozen=True)
+class AnnotateCost:
+    """Fills in ``graph.costs``."""
+
+    name: ClassVar[str] = "annotate-cost"
+    rules: CostRules
+    ops: Ops
+
+    @classmethod
+    def load(cls, library: Path | None) -> AnnotateCost:
+        """With the declared rules."""
+        return cls(load_rules(onnx_signatures(), library), load_vocabulary(library).ops)
+
+    def apply(self, graph: Graph) -> Graph:
+        """A new graph with one cost a node, and a warning for each kind of op without flops."""
+        seen = _Seen.of(graph, self.rules, self.ops)
+        known: dict[Op, Price] = {}
+        prices = []
+        for i, node in enumerate(graph.nodes):
+            op = seen.op(i, node)
+            if op not in known:
+                known[op] = price(op, self.rules.by_op.get(node.kind)) if op != FOLDED else _FREE
+            prices.append(known[op])
+        warnings = (*graph.warnings, *_complaints(prices))
+        return dataclasses.replace(graph, costs=tuple(p.cost for p in prices), warnings=warnings)
+
+
+FOLDED = Op("folded", (), (), ())
+"""What computes from weights alone: a server does so once, before any step."""
+
+_FREE = Price(Cost("free"))
+
+
+def _complaints(prices: list[Price]) -> Iterator[str]:
+    """One warning for each kind of op that is priced without flops."""
+    for complaint, count in sorted(Counter(p.complaint for p in prices if p.complaint).items()):
+        yield (
+            f"{complaint}: {count} priced by the bytes they read and write. "
+            f"Declare the op in passes/costs/*.toml."
+        )
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The graph as prices see it.
+
+    Attributes:
+        weights: Values that are weights.
+        inner: Values that stay inside core attention, or are state or auxiliary.
+        reads: Node to the states that it is the first to read.
+    """
+
+    graph: Graph
+    rules: CostRules
+    weights: frozenset[str]
+    constant: tuple[bool, ...]
+    inner: frozenset[str]
+    reads: Mapping[int, tuple[State, ...]]
+
+    @classmethod
+    def of(cls, graph: Graph, rules: CostRules, ops: Ops) -> _Seen:
+        return cls(
+            graph,
+            rules,
+            weightlike(graph, ops),
+            constant_nodes(graph),
+            _inside_cores(graph),
+            _first_reads(graph, ops.metadata),
+        )
+
+    def op(self, i: int, node: Node) -> Op:
+        if self.constant[i]:
+            return FOLDED
+        inner = self.inner if node.kind in self.rules.by_op else state_names(self.graph)
+        return Op(
+            node.kind,
+            tuple(node.attributes.items()),
+            tuple(self._operand(name, inner) if name else None for name in node.inputs + node.captures),
+            tuple(self._operand(name, inner) if name else None for name in node.outputs),
+            self.graph.marks[i] if self.graph.marks else None,
+            self.reads.get(i, ()),
+        )
+
+    def _operand(self, name: str, inner: frozenset[str]) -> Operand:
+        weight = self.graph.weights.get(name)
+        if weight is not None:
+            return Operand(weight.shape, weight.dtype.bits, weight.integers is None, False)
+        value = self.graph.values[name]
+        bits = value.dtype.bits if value.dtype is not None else 0
+        if name not in self.weights:
+            return Operand(value.shape, bits, False, name not in inner)
+        # Symbolic extents: looked up, and counted where they were looked up.
+        fixed = value.shape is not None and all(isinstance(d, int) for d in value.shape)
+        return Operand(value.shape, bits, fixed and bits > 0, False)
+
+
+def _first_reads(graph: Graph, metadata: frozenset[str]) -> dict[int, tuple[State, ...]]:
+    """The first node that reads a state's content pays for it, however often it is copied after."""
+    unread = {state.past: state for state in graph.states}
+    reads: dict[int, tuple[State, ...]] = {}
+    for i, node in enumerate(graph.nodes):
+        if node.kind not in metadata:
+            states = tuple(unread.pop(name) for name in dict.fromkeys(node.reads) if name in unread)
+            if states:
+                reads[i] = states
+    return reads
+
+
+def _inside_cores(graph: Graph) -> frozenset[str]:
+    """Values that stay inside core attention or are state: an engine keeps them on chip or in its cache."""
+    kept = set(state_names(graph))
+    outside = set(graph.outputs)  # what some node reads that is no core attention
+    for mark, node in zip(graph.marks, graph.nodes, strict=False):
+        if mark.role is not Role.CORE_ATTENTION:
+            outside.update(node.reads)
+    for mark, node in zip(graph.marks, graph.nodes, strict=False):
+        if mark.role is Role.AUXILIARY:
+            kept.update(node.writes)
+        elif mark.role is Role.CORE_ATTENTION:
+            kept.update(name for name in node.writes if name not in outside)
+    return frozenset(kept)

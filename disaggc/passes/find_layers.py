@@ -1,0 +1,181 @@
+"""Blocks between residual joins, layers of blocks, and classes of equal layers.
+
+The nodes that all flow from embedding to logits goes through are the joins of the residual stream
+(an Add, or a fused skip-and-normalise). What lies between two joins is a block. A block that
+touches state, or multiplies activations by each other, opens a layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from disaggc.ir import WORKLOAD_SYMBOLS, Dim, Graph, Layer, Mark, Node, Role, parse_dim
+from disaggc.passes.flow import constant_nodes, kept, links, weightlike
+from disaggc.passes.residual import Stream, main_stream
+from disaggc.passes.vocabulary import Ops, Vocabulary, load_vocabulary
+
+
+@dataclass(frozen=True)
+class FindLayers:
+    """Fills in ``graph.marks`` (block and layer of each node) and ``graph.layers``."""
+
+    name: ClassVar[str] = "find-layers"
+    vocabulary: Vocabulary
+
+    @classmethod
+    def load(cls, library: Path | None) -> FindLayers:
+        """With the declared vocabulary."""
+        return cls(load_vocabulary(library))
+
+    def apply(self, graph: Graph) -> Graph:
+        """A new graph whose marks say block and layer; a graph without layers keeps none."""
+        stream = main_stream(graph, self.vocabulary.ops)
+        blocks = _blocks(graph, self.vocabulary.ops, stream) if stream is not None else []
+        owner = _owners(graph, blocks, stream.order if stream is not None else ())
+        layer_of = _layers_of_blocks(graph, self.vocabulary.ops, blocks, owner)
+        mark_of = {b: Mark(Role.GENERAL, layer, b, _NO_ROLE) for b, layer in layer_of.items()}
+        outside = Mark(Role.GENERAL, None, None, _NO_ROLE)
+        marks = tuple(outside if b is None else mark_of[b] for b in owner)
+        return dataclasses.replace(graph, marks=marks, layers=_layers(graph, marks))
+
+
+_NO_ROLE = "no role found yet"
+
+
+def _blocks(graph: Graph, ops: Ops, stream: Stream) -> list[list[int]]:
+    """Stream nodes by block; those before the first block and after the last stay outside.
+
+    Regions without work (a scale after the embedding, a norm after a join) extend the block
+    before them.
+    """
+    working = ops.projection | ops.attention | ops.experts
+    constant = constant_nodes(graph)
+    blocks: list[list[int]] = []
+    idle: list[int] = []
+    for region in _regions(stream):
+        if len(region) == 1 or not any(graph.nodes[i].kind in working and not constant[i] for i in region):
+            idle.extend(region)
+            continue
+        if blocks:
+            blocks[-1].extend(idle)
+        idle = []
+        blocks.append(region)
+    return blocks
+
+
+def _regions(stream: Stream) -> Iterator[list[int]]:
+    """The stream cut after every point: what leads from one point to the next, and that one."""
+    points = frozenset(stream.points)
+    region: list[int] = []
+    for i in stream.order:
+        region.append(i)
+        if i in points:
+            yield region
+            region = []
+
+
+def _owners(graph: Graph, blocks: list[list[int]], stream: Sequence[int]) -> list[int | None]:
+    """The block of every node: its own, or for nodes beside the stream, that of its readers.
+
+    A node that several blocks read belongs to none, unless it depends on a block: then it stays
+    with the latest one that it depends on, so that no block waits for a later one.
+    """
+    owner: list[int | None] = [None] * len(graph.nodes)
+    on_stream = frozenset(stream)
+    for b, block in enumerate(blocks):
+        for i in block:
+            owner[i] = b
+    around = links(graph)
+    latest = _latest_dependence(around.before, owner)
+    for i in reversed(range(len(graph.nodes))):
+        if i not in on_stream:
+            readers = {owner[j] for j in around.after[i]}
+            alone = next(iter(readers)) if len(readers) == 1 else None
+            owner[i] = alone if alone is not None else latest[i]
+    return owner
+
+
+def _latest_dependence(before: Sequence[tuple[int, ...]], owner: list[int | None]) -> list[int | None]:
+    """For each node, the last block that it or anything that it depends on belongs to."""
+    latest: list[int | None] = []
+    for own, makers in zip(owner, before, strict=True):
+        known = (own, *(latest[j] for j in makers))
+        latest.append(max((b for b in known if b is not None), default=None))
+    return latest
+
+
+def _layers_of_blocks(
+    graph: Graph, ops: Ops, blocks: list[list[int]], owner: list[int | None]
+) -> dict[int, int]:
+    """Block to layer; a block that attends opens the next layer."""
+    opens = [False] * len(blocks)
+    weights, touched = weightlike(graph, ops), state_names(graph)
+    for node, b in zip(graph.nodes, owner, strict=True):
+        if b is not None and not opens[b]:
+            opens[b] = attends(node, ops, weights, touched)
+    layer, found = -1, {}
+    for b in range(len(blocks)):
+        layer += opens[b] or layer < 0
+        found[b] = layer
+    return found
+
+
+def attends(node: Node, ops: Ops, weights: Set[str], touched: Set[str]) -> bool:
+    """Whether a node is an attention op, multiplies one activation by another, or touches state."""
+    if node.kind in ops.attention:
+        return True
+    if node.kind in ops.projection and weights.isdisjoint(node.inputs[:2]):
+        return True
+    touches = not touched.isdisjoint(node.reads) or not touched.isdisjoint(node.writes)
+    return touches and node.kind not in ops.metadata
+
+
+@kept("states")
+def state_names(graph: Graph) -> frozenset[str]:
+    """The values that are state, before or after a step."""
+    return frozenset(name for state in graph.states for name in (state.past, state.present))
+
+
+def _layers(graph: Graph, marks: tuple[Mark, ...]) -> tuple[Layer, ...]:
+    nodes: dict[int, list[int]] = {}
+    for i, mark in enumerate(marks):
+        if mark.layer is not None:
+            nodes.setdefault(mark.layer, []).append(i)
+    classes: dict[str, int] = {}
+    layers = []
+    for index in sorted(nodes):
+        layer_class = classes.setdefault(_fingerprint(graph, nodes[index]), len(classes))
+        layers.append(Layer(index, layer_class, tuple(nodes[index])))
+    return tuple(layers)
+
+
+def _fingerprint(graph: Graph, nodes: list[int]) -> str:
+    """Equal for layers of equal ops, attributes, wiring, extents and element types."""
+    local = {name: (k, o) for k, i in enumerate(nodes) for o, name in enumerate(graph.nodes[i].writes)}
+    digest = hashlib.sha256()
+    for i in nodes:
+        node = graph.nodes[i]
+        reads = [local.get(name) or _typed(graph, name) for name in node.inputs]
+        writes = [_typed(graph, name) for name in node.outputs]
+        digest.update(repr((node.kind, sorted(node.attributes.items()), reads, writes)).encode())
+    return digest.hexdigest()
+
+
+def _typed(graph: Graph, name: str) -> tuple[object, ...]:
+    weight = graph.weights.get(name)
+    if weight is not None:
+        return ("weight", weight.dtype.label, weight.shape)
+    value = graph.values.get(name)
+    if value is None:
+        return ()
+    return (value.dtype, None if value.shape is None else tuple(map(_extent, value.shape)))
+
+
+def _extent(dim: Dim) -> Dim:
+    """An extent without an exporter's own names, which differ from layer to layer."""
+    return dim if isinstance(dim, int) or parse_dim(dim).symbols <= set(WORKLOAD_SYMBOLS) else "?"
