@@ -1,0 +1,223 @@
+"""From a decision to the parts of a plan that need no files: pools, schedule, predictions, alternatives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from disaggc.ir import Graph, Phase, State, parse_dim
+from disaggc.ir.dims import CACHED, NEW, Expr
+from disaggc.placement.check import evaluate, row_value
+from disaggc.placement.decide import Decision, Option, bottleneck, tpot_seconds
+from disaggc.placement.modes import Mode
+from disaggc.placement.pricing import PICO, RESERVE, STEP_OVERHEAD_S, Limits
+from disaggc.placement.search import SIMPLICITY, Answer, price
+from disaggc.plans import (
+    Alternative,
+    Certificate,
+    Feed,
+    Interval,
+    MemoryMap,
+    Parallelism,
+    Pool,
+    Prediction,
+    Schedule,
+    StateRef,
+)
+from disaggc.targets import Confidence, Figure, figures, weakest
+
+US = 1e6
+PRICED = ("device.compute", "device.memories", "device.layer_latency", "device.efficiency", "scale_", "hops")
+"""Beginnings of the names of figures that predictions rest on; power and price come in only per watt or dollar."""
+
+
+def pools(decision: Decision) -> tuple[Pool, ...]:
+    """The pools of a plan in the order of the fleet."""
+    return tuple(_pool(decision, place) for place in sorted(set(decision.answer.assignment)))
+
+
+def _pool(decision: Decision, place: int) -> Pool:
+    answer = decision.answer
+    group = answer.configuration.pricing.groups[place]
+    busy = price(answer, overlapped=False)[f"busy.{place}"] / answer.objective
+    return Pool(
+        name=group.system.name,
+        system=group.system.name,
+        count=group.count,
+        device=group.device.name,
+        devices=group.devices,
+        available=group.system.devices * group.count,
+        parallelism=Parallelism(group.tp, group.dp, group.pp, group.ep),
+        memory=_memory(decision, place),
+        roles=tuple(_roles(decision, place)),
+        utilisation=busy,
+        weakest=weakest(f for n, f in figures(group.system) if n.startswith(PRICED)).value,
+    )
+
+
+def _memory(decision: Decision, place: int) -> MemoryMap:
+    """The map of one device, from the same amounts that the solver was limited by."""
+    answer, n = decision.answer, len(decision.request.pieces.pieces)
+    configuration, pricing = answer.configuration, answer.configuration.pricing
+    memory = pricing.groups[place].device.main
+    batch = np.asarray(float(configuration.batch))
+    weights = kv = 0.0
+    for i, piece in enumerate(decision.request.pieces.pieces):
+        if place in (answer.assignment[i], answer.assignment[n + i]):
+            weights += pricing.weight_bytes(piece, place)
+        if piece.has_state and answer.assignment[n + i] == place:
+            kv += float(pricing.cache_bytes(piece, place, batch, configuration.micro_batches))
+        if piece.has_state and answer.assignment[i] == place:
+            kv += pricing.prompt_cache_bytes(piece, place)
+    activations = float(pricing.activation_bytes(place, batch, configuration.micro_batches))
+    return MemoryMap(memory.name, memory.capacity.si, weights, kv, activations, memory.capacity.si * RESERVE)
+
+
+def _roles(decision: Decision, place: int) -> list[str]:
+    """'decode: qkv, core_attention' for each phase that has something here."""
+    pieces, answer = decision.request.pieces.pieces, decision.answer
+    told = []
+    for phase, offset in ((Phase.PREFILL, 0), (Phase.DECODE, len(pieces))):
+        here = [p.role.value for i, p in enumerate(pieces) if answer.assignment[offset + i] == place]
+        if here:
+            told.append(f"{phase.value}: {', '.join(dict.fromkeys(here))}")
+    return told
+
+
+def schedule(decision: Decision) -> Schedule:
+    """Batch and micro-batches with the requests that they are meant for."""
+    load, configuration = decision.request.load, decision.answer.configuration
+    return Schedule(
+        configuration.batch,
+        configuration.micro_batches,
+        load.context_tokens,
+        load.input_tokens + load.cached_tokens,
+        load.output_tokens,
+    )
+
+
+def prediction(decision: Decision, price_usd_per_mtok: float | None) -> Prediction:
+    """What the cost model says, conservative and optimistic."""
+    answer = decision.answer
+    exposed, hidden = price(answer, overlapped=False), price(answer, overlapped=True)
+    slow = tpot_seconds(answer)
+    fast = max(v for n, v in hidden.items() if _is_soft(n)) / PICO + STEP_OVERHEAD_S
+    in_flight = answer.configuration.batch * answer.configuration.micro_batches
+    rate = Interval(in_flight / slow, in_flight / fast)
+    used = {answer.configuration.pricing.groups[p] for p in answer.assignment}
+    megawatts = sum(g.system.power.si * g.count for g in used) / 1e6
+    return Prediction(
+        tpot_us=Interval(slow * US, fast * US),
+        ttft_us=Interval(exposed["ttft"] / PICO * US, _prefill_alone(answer) / PICO * US),
+        tokens_per_s=rate,
+        tokens_per_s_per_user=Interval(1 / slow, 1 / fast),
+        bottleneck=bottleneck(answer),
+        path_us=exposed["path"] / PICO * US,
+        tokens_per_s_per_mw=rate.conservative / megawatts,
+        revenue_usd_per_h=(
+            None if price_usd_per_mtok is None else rate.conservative * 3600 * price_usd_per_mtok / 1e6
+        ),
+    )
+
+
+def _is_soft(name: str) -> bool:
+    return name == "path" or name.startswith(("busy.", "link."))
+
+
+def _prefill_alone(answer: Answer) -> int:
+    """Time to first token with every transfer hidden."""
+    problem = answer.configuration.problem(Limits(None, None), Mode("any"))
+    row = next(r for r in problem.rows if r.name == "ttft")
+    return row_value(problem, replace(row, cross={}), answer.assignment)
+
+
+def alternatives(decision: Decision) -> tuple[Alternative, ...]:
+    """Every mode with its best plan or the reason why it has none."""
+    return tuple(_alternative(option) for option in decision.options)
+
+
+def _alternative(option: Option) -> Alternative:
+    answer = option.answer
+    if answer is None:
+        return Alternative(option.mode, feasible=False, chosen=False, reason=option.reason)
+    return Alternative(
+        option.mode,
+        feasible=True,
+        chosen=option.chosen,
+        reason=option.reason,
+        batch=answer.configuration.batch,
+        micro_batches=answer.configuration.micro_batches,
+        tokens_per_s=answer.tokens_per_s,
+        tpot_us=tpot_seconds(answer) * US,
+        loss=option.loss,
+    )
+
+
+def certificate(decision: Decision, solver: str) -> Certificate:
+    """The proof: the searched grid's bound, and the checker's verdict on the answer."""
+    answer = decision.answer
+    problem = answer.configuration.problem(decision.request.limits, Mode("any"))
+    verdict = evaluate(problem, answer.assignment)
+    checked = verdict.feasible and verdict.objective == answer.objective
+    gap = (decision.bound - answer.tokens_per_s) / decision.bound
+    return Certificate(
+        objective="tokens per second of the whole fleet",
+        value=answer.tokens_per_s,
+        bound=decision.bound,
+        gap=gap,
+        status="optimal" if checked and gap <= SIMPLICITY else "unproven",
+        tolerance=SIMPLICITY,
+        candidates=decision.candidates,
+        solved=decision.solved,
+        checked=checked,
+        solver=solver,
+    )
+
+
+def states(graph: Graph) -> tuple[StateRef, ...]:
+    """The model's states as the runtime keeps them."""
+    return tuple(_state(graph, state) for state in graph.states)
+
+
+def _state(graph: Graph, state: State) -> StateRef:
+    shape: list[int | str] = []
+    fixed = None
+    for axis, dim in enumerate(graph.values[state.past].shape or ()):
+        if axis == state.axis:
+            fixed = dim if isinstance(dim, int) else None
+            shape.append("capacity" if state.in_place else "cached")
+        else:
+            shape.append(dim)
+    return StateRef(
+        state.past, state.present, state.dtype.label, tuple(shape), state.axis, state.in_place, fixed
+    )
+
+
+def feeds(graph: Graph) -> tuple[Feed, ...]:
+    """The model's inputs as the runtime fills them."""
+    assert graph.workload is not None
+    total = Expr.of(CACHED) + Expr.of(NEW)
+    found = []
+    for name, kind in graph.workload.feeds.items():
+        value = graph.values[name]
+        assert value.dtype is not None
+        shape = tuple(
+            "total" if isinstance(d, str) and parse_dim(d) == total else d for d in value.shape or ()
+        )
+        found.append(Feed(name, kind, value.dtype.label, shape))
+    return tuple(found)
+
+
+def provenance(decision: Decision) -> tuple[str, tuple[str, ...]]:
+    """The weakest confidence that predictions rest on, and every inferred number among them."""
+    used = dict.fromkeys(decision.answer.configuration.pricing.groups[p].system for p in decision.answer.assignment)
+    rest = [(s.name, name, f) for s in used for name, f in figures(s) if name.startswith(PRICED)]
+    inferred = [_told(s, name, f) for s, name, f in rest if f.confidence is Confidence.I]
+    return weakest(f for _, _, f in rest).value, tuple(inferred)
+
+
+def _told(system: str, name: str, figure: Figure) -> str:
+    interval = "" if figure.low is None else f" ({figure.low:g} to {figure.high:g})"
+    return f"{system} {name} = {figure.value:g} {figure.unit}{interval}"
+

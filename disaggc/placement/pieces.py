@@ -1,0 +1,231 @@
+"""Folds a graph into what is placed: one piece for each role of each class of layers, and the flows between.
+
+Eighty equal layers give one set of pieces with a count of eighty; a choice for a piece holds for all
+of its layers. Flows keep count of how often they occur, within layers and from layer to layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from disaggc.cost import Bill, Work
+from disaggc.ir import Expr, Graph, Role, Segment, parse_dim
+
+Key = tuple[int, int, str]
+"""Layer class (-1 outside layers), slot in the layer, role."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One role of one class of layers.
+
+    Attributes:
+        count: How many layers have it.
+        segments: The segments that it stands for.
+        work: What it takes, of one layer.
+        kv_elements: Cache elements that one token of one request adds, in one layer.
+        fixed_state: State elements that one request keeps whatever its length, in one layer.
+    """
+
+    key: Key
+    role: Role
+    count: int
+    segments: tuple[int, ...]
+    work: Work
+    kv_elements: int
+    fixed_state: int
+
+    @property
+    def in_layers(self) -> bool:
+        """Whether it repeats with layers."""
+        return self.key[0] >= 0
+
+    @property
+    def has_state(self) -> bool:
+        """Whether it keeps a cache or other state."""
+        return bool(self.kv_elements or self.fixed_state)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What one piece hands to others, so often a step.
+
+    Attributes:
+        source: Piece.
+        readers: Pieces.
+        elements: Of all its tensors of this pattern, for one step over the workload symbols; none for
+            an edge that stands for the message itself.
+        count: How often it occurs in a step.
+        message: Whether it stands for a message (it bears the latency) or for its content (bytes).
+    """
+
+    source: int
+    readers: tuple[int, ...]
+    elements: Expr
+    count: int
+    message: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A folded graph.
+
+    Attributes:
+        pieces: What is placed, in execution order of their first segment.
+        edges: What flows between them.
+        piece_of: Segment index to piece; auxiliary segments have none.
+        layers: How many layers there are.
+        state_bits, activation_bits: Stored bits per element.
+    """
+
+    pieces: tuple[Piece, ...]
+    edges: tuple[Edge, ...]
+    piece_of: dict[int, int]
+    layers: int
+    state_bits: int
+    activation_bits: int
+
+    @property
+    def kv_elements(self) -> int:
+        """Cache elements that one token adds, all layers together."""
+        return sum(p.kv_elements * p.count for p in self.pieces)
+
+
+def fold(graph: Graph) -> Pieces:
+    """The pieces and edges of a segmented graph. Masks and positions are made where they are needed."""
+    groups: dict[Key, list[Segment]] = {}
+    for segment in graph.segments:
+        if segment.role is not Role.AUXILIARY:
+            groups.setdefault(_key(segment), []).append(segment)
+    state_bits = max((s.dtype.bits for s in graph.states), default=16)
+    activation_bits = _activation_bits(graph)
+    widths = _widths(graph)
+    pieces = tuple(
+        _piece(graph, key, members, widths, state_bits, activation_bits) for key, members in groups.items()
+    )
+    index = {key: i for i, key in enumerate(groups)}
+    piece_of = {s.index: index[_key(s)] for s in graph.segments if s.role is not Role.AUXILIARY}
+    edges = _edges(graph, piece_of)
+    return Pieces(pieces, tuple(edges), piece_of, len(graph.layers), state_bits, activation_bits)
+
+
+def _key(segment: Segment) -> Key:
+    if segment.layer_class is None:
+        return (-1, segment.index, segment.role.value)
+    return (segment.layer_class, segment.slot, segment.role.value)
+
+
+def _piece(
+    graph: Graph,
+    key: Key,
+    members: list[Segment],
+    widths: dict[int, int],
+    state_bits: int,
+    activation_bits: int,
+) -> Piece:
+    first = members[0]
+    keeps = any(graph.costs[i].state_read.terms for i in first.nodes)
+    states = [graph.states[k] for k in first.states] if keeps else []
+    bill = Bill.of((graph.costs[i] for i in first.nodes), state_bits, activation_bits)
+    heads = min((s.heads for s in states), default=0)
+    return Piece(
+        key,
+        first.role,
+        len(members),
+        tuple(s.index for s in members),
+        Work(first.role, bill, first.launches, widths.get(first.index, 0), heads),
+        sum(s.heads * s.width for s in states if s.axis is not None),
+        sum(s.heads * s.width for s in states if s.axis is None),
+    )
+
+
+def _segment_of(graph: Graph) -> list[int]:
+    owner = [0] * len(graph.nodes)
+    for segment in graph.segments:
+        for i in segment.nodes:
+            owner[i] = segment.index
+    return owner
+
+
+def _edges(graph: Graph, piece_of: dict[int, int]) -> list[Edge]:
+    """Values that one piece writes and others read, folded over layers."""
+    owner = _segment_of(graph)
+    states = {n for s in graph.states for n in (s.past, s.present)}
+    read_by: dict[str, set[int]] = {}
+    for i, node in enumerate(graph.nodes):
+        for name in node.reads:
+            read_by.setdefault(name, set()).add(owner[i])
+    contents: dict[tuple[int, tuple[int, ...], str], int] = {}
+    messages: dict[int, set[int]] = {}
+    for segment in graph.segments:
+        if segment.index not in piece_of:
+            continue
+        for i in segment.nodes:
+            for name in graph.nodes[i].writes:
+                readers = {s for s in read_by.get(name, ()) if s != segment.index and s in piece_of}
+                if not readers or name in states or name in graph.weights or not _is_data(graph, name):
+                    continue
+                pattern = (piece_of[segment.index], tuple(sorted({piece_of[s] for s in readers})))
+                size = str(_elements(graph, name))
+                contents[(*pattern, size)] = contents.get((*pattern, size), 0) + 1
+                messages.setdefault(segment.index, set()).update(readers)
+    edges = [Edge(s, r, parse_dim(size), n, message=False) for (s, r, size), n in contents.items()]
+    return edges + _messages(messages, piece_of) + _feedback(graph, piece_of)
+
+
+def _messages(messages: dict[int, set[int]], piece_of: dict[int, int]) -> list[Edge]:
+    """One message a segment to each place that reads from it, whatever it carries."""
+    counts: dict[tuple[int, tuple[int, ...]], int] = {}
+    for source, readers in messages.items():
+        key = (piece_of[source], tuple(sorted({piece_of[s] for s in readers})))
+        counts[key] = counts.get(key, 0) + 1
+    return [Edge(s, readers, Expr(), n, message=True) for (s, readers), n in counts.items()]
+
+
+def _feedback(graph: Graph, piece_of: dict[int, int]) -> list[Edge]:
+    """The next token goes from the head back to the embedding."""
+    heads = [piece_of[s.index] for s in graph.segments if s.role is Role.HEAD]
+    embeddings = [piece_of[s.index] for s in graph.segments if s.role is Role.EMBEDDING]
+    if not heads or not embeddings:
+        return []
+    return [Edge(heads[-1], (embeddings[0],), Expr(), 1, message=True)]
+
+
+def _is_data(graph: Graph, name: str) -> bool:
+    """Whether a value grows with tokens; extents and constants ride along with any message."""
+    return bool(_elements(graph, name).symbols)
+
+
+def _elements(graph: Graph, name: str) -> Expr:
+    count = Expr.of(1)
+    for dim in graph.values[name].shape or ():
+        count = count * parse_dim(str(dim))
+    return count
+
+
+def _widths(graph: Graph) -> dict[int, int]:
+    """For each segment the widest activation that it hands on, in elements a token."""
+    owner = _segment_of(graph)
+    readers = graph.consumers()
+    outputs = set(graph.outputs)
+    states = {n for s in graph.states for n in (s.past, s.present)}
+    widths: dict[int, int] = {}
+    for i, node in enumerate(graph.nodes):
+        for name in node.writes:
+            leaves = name in outputs or any(owner[j] != owner[i] for j in readers.get(name, ()))
+            shape = graph.values[name].shape
+            if leaves and name not in states and shape and isinstance(shape[-1], int):
+                widths[owner[i]] = max(widths.get(owner[i], 0), shape[-1])
+    return widths
+
+
+def _activation_bits(graph: Graph) -> int:
+    """The element type of the first floating-point value on the stream."""
+    for segment in graph.segments:
+        if segment.role is not Role.AUXILIARY:
+            for i in segment.nodes:
+                for name in graph.nodes[i].writes:
+                    dtype = graph.values[name].dtype
+                    if dtype is not None and dtype.is_float:
+                        return dtype.bits
+    return 16

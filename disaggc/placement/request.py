@@ -1,0 +1,83 @@
+"""From a job to what is searched: tier filled in, fleet resolved, graph folded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from disaggc.cost import Formats, format_bits
+from disaggc.errors import JobError
+from disaggc.ir import Graph
+from disaggc.placement.pieces import fold
+from disaggc.placement.pricing import Limits, Load
+from disaggc.placement.search import BATCHES, MICRO_BATCHES, Request
+from disaggc.plans import Job, TierSpec
+from disaggc.targets import Library
+
+
+def request_of(job: Job, tier: TierSpec, graph: Graph, library: Library) -> Request:
+    """What to search.
+
+    Args:
+        job: As the user wrote it.
+        tier: Its tier, from ``resolve_tier``.
+        graph: The analysed model.
+        library: Declared machines.
+
+    Raises:
+        JobError: The model has no token stream, or a number format is unknown.
+        UnknownTargetError: The fleet names a system that is not declared.
+    """
+    if graph.workload is None:
+        raise JobError(
+            f"'{graph.source.name}' has no stream of tokens from an embedding to logits, so there are no "
+            f"phases to place. 'disaggc inspect' shows what was found; export the decoder with its KV cache."
+        )
+    for name in (job.model.weights, job.model.kv, job.model.activations):
+        format_bits(name, 16)
+    assert tier.context_tokens and tier.input_tokens and tier.tokens_per_s_per_user and tier.ttft_ms
+    cached = int(tier.input_tokens * tier.prefix_hit)
+    return Request(
+        pieces=fold(graph),
+        fleet=tuple((library.system(name), count) for name, count in job.fleet.items()),
+        load=Load(tier.input_tokens - cached, cached, tier.output_tokens, tier.context_tokens),
+        formats=Formats(job.model.weights, job.model.kv, job.model.activations),
+        limits=Limits(1 / tier.tokens_per_s_per_user, tier.ttft_ms / 1e3),
+        batches=job.search.batch or BATCHES,
+        micro_batches=job.search.micro_batches or MICRO_BATCHES,
+    )
+
+
+def resolve_tier(spec: TierSpec, library: Library) -> TierSpec:
+    """A tier with every field filled in from the declared tier that it is like.
+
+    Raises:
+        UnknownTargetError: There is no such tier.
+        JobError: A field is given nowhere, or a request is longer than its context.
+    """
+    tier = _like(spec, library) if spec.like else spec
+    for name in ("context_tokens", "ttft_ms", "tokens_per_s_per_user"):
+        if getattr(tier, name) is None:
+            raise JobError(
+                f"[[tier]] gives no {name}. Write it, or like = 'gtc2026/premium' to take a declared one."
+            )
+    assert tier.context_tokens is not None
+    prompt = tier.input_tokens or tier.context_tokens - tier.output_tokens
+    if prompt < 1 or prompt + tier.output_tokens > tier.context_tokens:
+        raise JobError(
+            f"[[tier]] {tier.name}: {max(prompt, 0):,} input and {tier.output_tokens:,} output tokens do not "
+            f"fit context_tokens = {tier.context_tokens:,}. Shorten the request or lengthen the context."
+        )
+    return replace(tier, name=tier.name or "tier", input_tokens=prompt)
+
+
+def _like(spec: TierSpec, library: Library) -> TierSpec:
+    declared = library.tier(spec.like)
+    price = spec.price_usd_per_mtok
+    return replace(
+        spec,
+        name=spec.name or spec.like,
+        context_tokens=spec.context_tokens or int(declared.context_tokens.value),
+        ttft_ms=spec.ttft_ms or declared.ttft_ms.value,
+        tokens_per_s_per_user=spec.tokens_per_s_per_user or declared.tokens_per_s_per_user.value,
+        price_usd_per_mtok=declared.price_usd_per_mtok.value if price is None else price,
+    )
