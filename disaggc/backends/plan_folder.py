@@ -1,0 +1,175 @@
+"""Writes the plan folder: plan.json, ops.csv, the subgraphs, and where the model lay."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import onnx
+
+from disaggc import __version__
+from disaggc.backends.onnxruntime import Part, boundary, write_subgraphs
+from disaggc.errors import OutputError
+from disaggc.frontends import sha256
+from disaggc.ir import Graph, Phase
+from disaggc.placement import blueprint
+from disaggc.placement.decide import Decision
+from disaggc.placement.stages import Span, lay_out
+from disaggc.placement.wiring import phase_plan
+from disaggc.plans import FORMAT, VERSION, Formats, Goal, Job, ModelRef, PhasePlan, Plan, TierSpec, dump_plan
+
+Spans = Mapping[Phase, tuple[Span, ...]]
+
+
+@contextlib.contextmanager
+def fresh_folder(output: Path, force: bool) -> Iterator[Path]:
+    """A temporary folder that becomes ``output`` if the block ends well, and vanishes otherwise.
+
+    An existing ``output`` is replaced with ``force``, in one rename; it is never half overwritten,
+    not by an error and not by Ctrl-C.
+
+    Raises:
+        OutputError: ``output`` exists, or its parent cannot be written.
+    """
+    if output.exists() and not force:
+        raise OutputError(f"'{output}' exists already. Choose another folder, or add --force to replace it.")
+    if output.exists() and not (output / "plan.json").is_file() and any(output.iterdir()):
+        raise OutputError(f"'{output}' holds no plan, so --force will not replace it. Choose another folder.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise OutputError(f"Cannot write to '{output.parent}': {error.strerror}.") from error
+    try:
+        yield folder
+        _replace(folder, output)
+    except OSError as error:
+        raise OutputError(f"Cannot write '{output}': {error.strerror}.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(folder: Path, output: Path) -> None:
+    folder.chmod(0o755)
+    if output.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
+        output.rename(old / output.name)
+        folder.rename(output)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        folder.rename(output)
+
+
+def write_plan(
+    job: Job, tier: TierSpec, source: onnx.ModelProto, graph: Graph, decision: Decision, folder: Path
+) -> Plan:
+    """Write everything into ``folder`` and return the plan.
+
+    Args:
+        job: As asked.
+        tier: Its tier with every field filled in.
+        source: The model that ``graph`` was read from.
+        graph: Analysed.
+        decision: What was chosen.
+        folder: Exists and is empty.
+    """
+    spans = {phase: lay_out(graph, decision.request.pieces, decision.answer, phase) for phase in Phase}
+    phases, parts = _cut(source, graph, decision, spans)
+    files = write_subgraphs(source, graph.source, parts, folder)
+    files["ops.csv"] = _write_ops(graph, decision, spans, folder)
+    plan = _plan(job, tier, graph, decision, phases, dict(sorted(files.items())))
+    (folder / "plan.json").write_bytes(dump_plan(plan))
+    (folder / "model.path").write_text(f"{os.path.abspath(graph.source.parent)}\n", encoding="utf-8")
+    return plan
+
+
+def _cut(
+    source: onnx.ModelProto, graph: Graph, decision: Decision, spans: Spans
+) -> tuple[dict[Phase, PhasePlan], list[Part]]:
+    """Both phases, and the subgraphs to write; equal cuts share theirs."""
+    same = spans[Phase.PREFILL] == spans[Phase.DECODE]
+    phases: dict[Phase, PhasePlan] = {}
+    parts: dict[str, Part] = {}
+    for phase in Phase:
+        borders = boundary(source, [span.nodes for span in spans[phase]])
+        prefix = "stage" if same else phase.value
+        paths = [f"subgraphs/{prefix}_{i:03d}.onnx" for i in range(len(borders))]
+        for path, span, border in zip(paths, spans[phase], borders, strict=True):
+            parts[path] = Part(path, span.nodes, border.inputs, border.outputs)
+        crossing = [(b.inputs, b.outputs) for b in borders]
+        phases[phase] = phase_plan(graph, decision, spans[phase], crossing, paths, phase)
+    return phases, list(parts.values())
+
+
+def _write_ops(graph: Graph, decision: Decision, spans: Spans, folder: Path) -> str:
+    """ops.csv: every op once per phase. Returns its SHA-256."""
+    path = folder / "ops.csv"
+    names = [group.system.name for group in decision.answer.configuration.pricing.groups]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("phase", "node", "name", "op", "layer", "role", "pool", "stage"))
+        for phase in Phase:
+            where = {i: (names[s.place], k) for k, s in enumerate(spans[phase]) for i in s.nodes}
+            for i, (node, mark) in enumerate(zip(graph.nodes, graph.marks, strict=True)):
+                layer = "" if mark.layer is None else mark.layer
+                writer.writerow((phase.value, i, node.name, node.kind, layer, mark.role.value, *where[i]))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _plan(
+    job: Job,
+    tier: TierSpec,
+    graph: Graph,
+    decision: Decision,
+    phases: Mapping[Phase, PhasePlan],
+    files: dict[str, str],
+) -> Plan:
+    assert graph.workload is not None and tier.tokens_per_s_per_user is not None and tier.ttft_ms is not None
+    weakest, inferred = blueprint.provenance(decision)
+    return Plan(
+        format=FORMAT,
+        version=VERSION,
+        compiler=__version__,
+        model=_model_ref(graph),
+        goal=Goal(
+            tier.name, tier.tokens_per_s_per_user, tier.ttft_ms, tier.price_usd_per_mtok, job.objective.maximise
+        ),
+        formats=Formats(job.model.weights, job.model.kv, job.model.activations),
+        mode=decision.mode,
+        pools=blueprint.pools(decision),
+        schedule=blueprint.schedule(decision),
+        states=blueprint.states(graph),
+        feeds=blueprint.feeds(graph),
+        logits=graph.workload.logits,
+        decode=phases[Phase.DECODE],
+        prefill=phases[Phase.PREFILL],
+        prediction=blueprint.prediction(decision, tier.price_usd_per_mtok),
+        alternatives=blueprint.alternatives(decision),
+        rejections=tuple(f"{o.mode}: {o.reason}" for o in decision.options if o.answer is None),
+        certificate=blueprint.certificate(decision, "OR-Tools CP-SAT"),
+        weakest=weakest,
+        inferred=inferred,
+        warnings=graph.warnings,
+        inputs={graph.source.name: sha256(graph.source)},
+        files=files,
+    )
+
+
+def _model_ref(graph: Graph) -> ModelRef:
+    weights = [w for w in graph.weights.values() if w.integers is None]
+    located = sorted({w.file.location for w in weights if w.file is not None})
+    return ModelRef(
+        name=graph.name,
+        file=graph.source.name,
+        sha256=sha256(graph.source),
+        nodes=len(graph.nodes),
+        layers=len(graph.layers),
+        parameters=sum(w.elements for w in weights),
+        weight_files=tuple(located),
+    )

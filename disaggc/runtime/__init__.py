@@ -1,0 +1,28 @@
+"""Runs plans: one executor a pool, on onnxruntime, in this process.
+
+``run`` generates with a plan, ``verify`` compares it with the uncut model. ``deploy`` and
+``deploy_reference`` keep the sessions open for more than one run. The runtime reads plans and
+subgraphs; it knows nothing of the compiler that made them.
+"""
+
+from disaggc.runtime.driver import Deployment, deploy, run
+from disaggc.runtime.reference import deploy_reference
+from disaggc.runtime.results import Link, PhaseTime, RunResult, StageTime
+from disaggc.runtime.transport import InProcess, Transport
+from disaggc.runtime.verify import Comparison, Verification, verify
+
+__all__ = [
+    "Comparison",
+    "Deployment",
+    "InProcess",
+    "Link",
+    "PhaseTime",
+    "RunResult",
+    "StageTime",
+    "Transport",
+    "Verification",
+    "deploy",
+    "deploy_reference",
+    "run",
+    "verify",
+]

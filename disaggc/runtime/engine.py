@@ -1,0 +1,69 @@
+"""The runtime's one door to onnxruntime: the names it uses, and the types that the library leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from onnxruntime import (  # type: ignore[attr-defined]  # it re-exports without __all__
+    InferenceSession,
+    OrtValue,
+    SessionOptions,
+    __version__,
+    set_global_thread_pool_sizes,
+)
+
+__all__ = [
+    "Binding",
+    "InferenceSession",
+    "OrtValue",
+    "Port",
+    "Session",
+    "SessionOptions",
+    "__version__",
+    "set_global_thread_pool_sizes",
+]
+
+
+class Port(Protocol):
+    """An input or output that a session declares."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def shape(self) -> Sequence[int | str | None]:
+        """Its declared extents: a number, an exporter's symbol, or None."""
+
+
+class Binding(Protocol):
+    """Tensors bound to the inputs and outputs of a session."""
+
+    def bind_ortvalue_input(self, name: str, ortvalue: OrtValue) -> None:
+        """Read an input from this tensor."""
+
+    def bind_ortvalue_output(self, name: str, ortvalue: OrtValue) -> None:
+        """Write an output into this tensor."""
+
+    def bind_output(self, name: str) -> None:
+        """Let onnxruntime allocate an output in the next run, and write there from then on."""
+
+    def get_outputs_as_ortvaluevector(self) -> Sequence[object]:
+        """The outputs of the last run, in the order in which they were first bound."""
+
+
+class Session(Protocol):
+    """What the runtime uses of an ``InferenceSession``."""
+
+    def get_inputs(self) -> Sequence[Port]:
+        """The inputs, in order."""
+
+    def get_outputs(self) -> Sequence[Port]:
+        """The outputs, in order."""
+
+    def io_binding(self) -> Binding:
+        """A new binding with nothing bound."""
+
+    def run_with_iobinding(self, iobinding: Binding) -> None:
+        """Execute."""

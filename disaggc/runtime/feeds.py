@@ -1,0 +1,120 @@
+"""The model inputs of a step, computed from what each is for and from the lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from disaggc.errors import JobError, PlanError, nearest
+from disaggc.plans import Feed
+from disaggc.runtime.engine import OrtValue
+from disaggc.runtime.tensors import Array, container, wrap
+
+KINDS = (
+    "token_ids",
+    "position_ids",
+    "attention_mask",
+    "past_lengths",
+    "total_length",
+    "write_indices",
+    "kv_lengths",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How far a micro-batch is: its requests are equally long."""
+
+    batch: int
+    cached: int
+    new: int
+
+    @property
+    def total(self) -> int:
+        """Tokens that the step attends to."""
+        return self.cached + self.new
+
+
+class Feeder:
+    """Computes the feeds of one micro-batch; a tensor whose shape stays is written in place."""
+
+    def __init__(self, feeds: Sequence[Feed]) -> None:
+        self._feeds = feeds
+        self._held: dict[str, tuple[Array, OrtValue]] = {}
+
+    def step(self, lengths: Lengths, tokens: Array) -> dict[str, OrtValue]:
+        """The feeds of a step.
+
+        Args:
+            lengths: Where the micro-batch is.
+            tokens: New token ids [batch, new].
+
+        Raises:
+            JobError: Nobody knows what an input is for.
+            PlanError: A feed's kind or shape makes no sense.
+        """
+        return {feed.input: self._tensor(feed, lengths, tokens) for feed in self._feeds}
+
+    def _tensor(self, feed: Feed, lengths: Lengths, tokens: Array) -> OrtValue:
+        shape = _shape(feed, lengths)
+        held = self._held.get(feed.input)
+        if held is None or held[0].shape != shape:
+            array = np.empty(shape, container(feed.dtype))
+            held = self._held[feed.input] = (array, wrap(array))
+        _fill(held[0], feed, _content(feed, lengths, tokens))
+        return held[1]
+
+
+def feed_array(feed: Feed, lengths: Lengths, tokens: Array) -> Array:
+    """One feed of a step, in the input's own element type and shape; errors are those of ``Feeder.step``."""
+    array = np.empty(_shape(feed, lengths), container(feed.dtype))
+    _fill(array, feed, _content(feed, lengths, tokens))
+    return array
+
+
+def _shape(feed: Feed, lengths: Lengths) -> tuple[int, ...]:
+    words = {"batch": lengths.batch, "cached": lengths.cached, "new": lengths.new, "total": lengths.total}
+    try:
+        return tuple([words[dim] if isinstance(dim, str) else dim for dim in feed.shape])
+    except KeyError as error:
+        raise PlanError(
+            f"Input '{feed.input}' has extent '{error.args[0]}'.{nearest(error.args[0], words)}"
+        ) from error
+
+
+def _fill(array: Array, feed: Feed, content: Array | int) -> None:
+    if isinstance(content, np.ndarray) and content.size == array.size:
+        content = content.reshape(array.shape)
+    try:
+        array[...] = content
+    except ValueError as error:
+        raise PlanError(
+            f"Input '{feed.input}' has shape {list(feed.shape)}, which does not suit '{feed.kind}'. "
+            f"Compile the plan again."
+        ) from error
+
+
+def _content(feed: Feed, lengths: Lengths, tokens: Array) -> Array | int:
+    """What a feed holds; a number fills all of it."""
+    match feed.kind:
+        case "token_ids":
+            return tokens
+        case "position_ids":
+            return np.arange(lengths.cached, lengths.total)
+        case "attention_mask":
+            return 1
+        case "past_lengths":
+            return lengths.total - 1
+        case "write_indices":
+            return lengths.cached
+        case "total_length" | "kv_lengths":
+            return lengths.total
+        case "unknown":
+            raise JobError(
+                f"Model input '{feed.input}' is of unknown use, so it cannot be fed. "
+                f"Export the model with inputs of these kinds only: {', '.join(KINDS)}."
+            )
+        case _:
+            raise PlanError(f"Input '{feed.input}' is of kind '{feed.kind}'.{nearest(feed.kind, KINDS)}")

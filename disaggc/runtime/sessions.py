@@ -1,0 +1,89 @@
+"""Opens onnxruntime sessions: of a stage, whose weights lie in the model's folder, or of a model.
+
+``SessionOptions.add_external_initializers`` copies each weight. The folder option used here makes
+onnxruntime map the model's own files, so that weights of several sessions share their pages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from disaggc.errors import PlanError
+from disaggc.plans import Stage
+from disaggc.runtime.engine import InferenceSession, Session
+from disaggc.runtime.failures import FAILURES, load_error
+from disaggc.runtime.threads import session_options
+
+_PROVIDERS = ["CPUExecutionProvider"]
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class Opener(Protocol):
+    """Gives the session that executes a stage."""
+
+    def __call__(self, stage: Stage) -> Session:
+        """The session of a stage; equal subgraphs may share one."""
+
+
+class StageOpener:
+    """Opens the subgraphs of a plan folder, each once, over the weights of the model's folder."""
+
+    def __init__(self, folder: Path, model_folder: Path, threads: int) -> None:
+        self._folder = folder
+        self._model_folder = model_folder
+        self._threads = threads
+        self._sessions: dict[str, Session] = {}
+
+    def __call__(self, stage: Stage) -> Session:
+        """The session of a stage's subgraph.
+
+        Raises:
+            PlanError: The subgraph was not written, or cannot be loaded.
+        """
+        if not stage.subgraph:
+            raise PlanError(
+                f"Stage {stage.index} on '{stage.pool}' has no subgraph. Compile the plan with them."
+            )
+        if stage.subgraph not in self._sessions:
+            self._sessions[stage.subgraph] = self._open(stage.subgraph)
+        return self._sessions[stage.subgraph]
+
+    def _open(self, subgraph: str) -> Session:
+        options = session_options(self._threads)
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(self._model_folder.resolve()))
+        try:
+            data = (self._folder / subgraph).read_bytes()
+        except OSError as error:
+            raise PlanError(
+                f"Plan folder '{self._folder}' has no '{subgraph}'. Compile the plan again."
+            ) from error
+        try:
+            return InferenceSession(data, options, providers=_PROVIDERS, enable_fallback=0)
+        except FAILURES as error:
+            raise load_error(error, subgraph, is_stage=True) from error
+
+
+class ModelOpener:
+    """Opens a whole model from its own file, once, whatever the stage."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path = path
+        self._threads = threads
+        self._session: Session | None = None
+
+    def __call__(self, stage: Stage) -> Session:  # noqa: ARG002 - one model, one session
+        """The session of the model.
+
+        Raises:
+            ModelError: It cannot be loaded.
+        """
+        if self._session is None:
+            try:
+                options = session_options(self._threads)
+                self._session = InferenceSession(
+                    str(self._path), options, providers=_PROVIDERS, enable_fallback=0
+                )
+            except FAILURES as error:
+                raise load_error(error, self._path.name, is_stage=False) from error
+        return self._session

@@ -1,0 +1,84 @@
+"""Tensors of onnxruntime by the plan's own names of element types."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from disaggc.errors import PlanError, nearest
+from disaggc.runtime.engine import OrtValue
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_CONTAINERS: dict[str, tuple[type[np.generic], int]] = {
+    "float32": (np.float32, 1),
+    "uint8": (np.uint8, 2),
+    "int8": (np.int8, 3),
+    "uint16": (np.uint16, 4),
+    "int16": (np.int16, 5),
+    "int32": (np.int32, 6),
+    "int64": (np.int64, 7),
+    "bool": (np.bool_, 9),
+    "float16": (np.float16, 10),
+    "float64": (np.float64, 11),
+    "uint32": (np.uint32, 12),
+    "uint64": (np.uint64, 13),
+    "bfloat16": (np.uint16, 16),
+    "float8_e4m3fn": (np.uint8, 17),
+    "float8_e4m3fnuz": (np.uint8, 18),
+    "float8_e5m2": (np.uint8, 19),
+    "float8_e5m2fnuz": (np.uint8, 20),
+}
+"""Element type to the numpy type that holds its bits and its number in onnx.proto (TensorProto.DataType)."""
+
+
+def container(dtype: str) -> type[np.generic]:
+    """The numpy type that holds elements of ``dtype``, bit for bit.
+
+    Raises:
+        PlanError: No such element type can be fed or kept.
+    """
+    if dtype not in _CONTAINERS:
+        raise PlanError(f"The runtime holds no tensors of '{dtype}'.{nearest(dtype, _CONTAINERS)}")
+    return _CONTAINERS[dtype][0]
+
+
+def zeros(shape: Sequence[int], dtype: str) -> OrtValue:
+    """A tensor of zeros. Its memory is touched, page by page, only as it is written."""
+    array = np.zeros(shape, container(dtype))
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(array, _CONTAINERS[dtype][1])
+
+
+def wrap(array: Array) -> OrtValue:
+    """The tensor over an array's own memory, which it keeps alive."""
+    return OrtValue.ortvalue_from_numpy(array)
+
+
+def last_rows(value: OrtValue) -> Array:
+    """The last token's row of each request, as a float32 copy.
+
+    Args:
+        value: Logits [batch, tokens, vocabulary], or [batch, vocabulary] of the last token alone.
+
+    Returns:
+        [batch, vocabulary].
+    """
+    array = _bits(value) if value.data_type() == "tensor(bfloat16)" else value.numpy()
+    rows = array[:, -1] if array.ndim == 3 else array
+    if rows.dtype == np.uint16:
+        return (rows.astype(np.uint32) << 16).view(np.float32)
+    return np.array(rows, dtype=np.float32)
+
+
+def _bits(value: OrtValue) -> Array:
+    """A bfloat16 tensor's memory as uint16: the upper half of a float32, which numpy has no name for."""
+    memory = (ctypes.c_uint16 * (nbytes(value) // 2)).from_address(value.data_ptr())
+    return np.ctypeslib.as_array(memory).reshape(value.shape())
+
+
+def nbytes(value: OrtValue) -> int:
+    """Bytes of a tensor's elements."""
+    return int(value.tensor_size_in_bytes())

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from disaggc.errors import PlanError
+from disaggc.plans import Feed
+from disaggc.runtime.feeds import Feeder, Lengths, feed_array
+
+PREFILL, DECODE = Lengths(batch=2, cached=0, new=3), Lengths(batch=2, cached=3, new=1)
+PROMPT, NEXT = np.array([[4, 5, 6], [7, 8, 9]]), np.array([[1], [2]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "prefill", "decode"),
+    [
+        ("token_ids", ("batch", "new"), [[4, 5, 6], [7, 8, 9]], [[1], [2]]),
+        ("position_ids", ("batch", "new"), [[0, 1, 2], [0, 1, 2]], [[3], [3]]),
+        ("position_ids", ("new",), [0, 1, 2], [3]),
+        ("attention_mask", ("batch", "total"), [[1] * 3] * 2, [[1] * 4] * 2),
+        ("past_lengths", ("batch",), [2, 2], [3, 3]),
+        ("past_lengths", ("batch", 1), [[2], [2]], [[3], [3]]),
+        ("total_length", (), 3, 4),
+        ("total_length", (1,), [3], [4]),
+        ("write_indices", ("batch",), [0, 0], [3, 3]),
+        ("kv_lengths", ("batch",), [3, 3], [4, 4]),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+def test_a_feed_is_what_its_kind_says(
+    kind: str, shape: tuple[int | str, ...], prefill: object, decode: object, dtype: str
+) -> None:
+    feed = Feed("x", kind, dtype, shape)
+    for lengths, tokens, expected in ((PREFILL, PROMPT, prefill), (DECODE, NEXT, decode)):
+        found = feed_array(feed, lengths, tokens)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, np.array(expected))
+
+
+def test_a_feed_of_constant_shape_keeps_its_tensor() -> None:
+    feeder = Feeder([Feed("ids", "token_ids", "int64", ("batch", "new"))])
+    first = feeder.step(DECODE, NEXT)["ids"]
+    second = feeder.step(Lengths(2, 4, 1), NEXT + 1)["ids"]
+    assert second is first
+    np.testing.assert_array_equal(second.numpy(), NEXT + 1)
+
+
+def test_a_kind_that_does_not_exist_gets_the_nearest_name() -> None:
+    with pytest.raises(PlanError, match=r"Input 'x' is of kind 'token_id'. Did you mean 'token_ids'\?"):
+        feed_array(Feed("x", "token_id", "int64", ("batch", "new")), PREFILL, PROMPT)
+
+
+def test_a_shape_that_does_not_suit_the_kind_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"'x' has shape \['batch', 7\], which does not suit 'token_ids'"):
+        feed_array(Feed("x", "token_ids", "int64", ("batch", 7)), PREFILL, PROMPT)
+
+
+def test_an_extent_that_does_not_exist_gets_the_nearest_name() -> None:
+    with pytest.raises(PlanError, match=r"Input 'x' has extent 'batsh'. Did you mean 'batch'\?"):
+        feed_array(Feed("x", "token_ids", "int64", ("batsh", "new")), PREFILL, PROMPT)
