@@ -1,0 +1,332 @@
+"""The command: arguments in, exit code out."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from disaggc import __version__, report
+from disaggc.compiler import Options, analyse, compile_job
+from disaggc.errors import DisaggcError, JobError, PlanError
+from disaggc.ir import Graph, print_graph
+from disaggc.plans import Job, ModelSpec, Plan, SearchSpec, TierSpec, dump_plan, load_job, open_plan
+from disaggc.targets import load_library
+
+FIRST_STEPS = """\
+first steps:
+  disaggc inspect MODEL.onnx                          what is in a model, and what it costs
+  disaggc compile examples/tiny_moe.toml -o out       where each part of it should run, and why
+  disaggc verify out                                  run the plan here, against the uncut model
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0 done, 1 bad input, 2 wrong command, 3 no feasible plan, 130 interrupted.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "run"):
+        parser.print_help()
+        return 0
+    screen = report.Screen()
+    try:
+        code: int = options.run(options, screen)
+    except DisaggcError as error:
+        screen.fail(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        screen.fail("Interrupted; nothing was written.")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="disaggc",
+        description="Compiles an ONNX model and a fleet into a placement plan for LLM inference, proves the "
+        "choice, and runs the plan here, token for token equal to the uncut model.",
+        epilog=FIRST_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"disaggc {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_inspect(commands)
+    _add_compile(commands)
+    _add_run(commands)
+    _add_verify(commands)
+    _add_explain(commands)
+    _add_targets(commands)
+    return parser
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, more: str = ""
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_library(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--library",
+        type=Path,
+        metavar="DIR",
+        help="your own declarations (passes/, targets/) in front of the shipped ones",
+    )
+
+
+# inspect ---------------------------------------------------------------------------------------
+
+
+def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "inspect", "show a model's layers, roles with their evidence, and costs")
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    parser.add_argument("--verbose", action="store_true", help="every op, not one of each role")
+    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    parser.add_argument(
+        "--print-after", metavar="PASS", default="", help="print the graph as text after this pass and stop"
+    )
+    _add_library(parser)
+    parser.set_defaults(run=_inspect)
+
+
+def _inspect(options: argparse.Namespace, screen: report.Screen) -> int:
+    texts: dict[str, str] = {}
+
+    def after(name: str, graph: Graph) -> None:
+        if name == options.print_after:
+            texts[name] = print_graph(graph)
+
+    with screen.progress() as tell:
+        graph = analyse(options.model, Options(library=options.library, after_pass=after, tell=tell))
+    if options.print_after:
+        if options.print_after not in texts:
+            raise JobError(f"No pass named '{options.print_after}' ran. See passes/pipelines/default.toml.")
+        sys.stdout.write(texts[options.print_after])
+    elif options.json:
+        screen.show_json(report.inspection_data(graph))
+    else:
+        screen.show(*report.inspection(graph, options.verbose))
+        _warn(screen, graph.warnings)
+    return 0
+
+
+def _warn(screen: report.Screen, warnings: Sequence[str]) -> None:
+    for text in warnings:
+        screen.warn(text)
+
+
+# compile ---------------------------------------------------------------------------------------
+
+COMPILE_MORE = """\
+A job file says everything (see examples/tiny_moe.toml). Without one, name a model and a fleet:
+
+  disaggc compile JOB.toml -o out
+  disaggc compile MODEL.onnx --system vr-nvl72 --system groq3-lpx=2 --tier gtc2026/premium -o out
+
+Exit code 3: no plan meets the tier; what binds and what would relax it is printed.
+"""
+
+
+def _add_compile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "compile", "decide what runs where, and write the plan folder", COMPILE_MORE)
+    parser.add_argument("job", type=Path, metavar="JOB.toml|MODEL.onnx")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="plan folder to write")
+    parser.add_argument("--force", action="store_true", help="replace a plan folder that exists")
+    parser.add_argument("--json", action="store_true", help="print plan.json instead of a summary")
+    model = parser.add_argument_group("for MODEL.onnx instead of a job file")
+    model.add_argument("--system", action="append", default=[], metavar="NAME[=N]", help="a system of the fleet")
+    model.add_argument("--tier", metavar="NAME", help="a declared tier, such as gtc2026/premium")
+    model.add_argument("--weights", default="as stored", metavar="FORMAT", help="fp8, nvfp4, bf16, ...")
+    model.add_argument("--kv", default="as stored", metavar="FORMAT", help="the caches' format")
+    model.add_argument("--activations", default="as stored", metavar="FORMAT")
+    model.add_argument("--input-tokens", type=int, metavar="N", help="length of a prompt")
+    model.add_argument("--output-tokens", type=int, default=1000, metavar="N", help="length of an answer")
+    model.add_argument("--context", type=int, metavar="N", help="tokens to reserve memory for, per request")
+    model.add_argument("--prefix-hit", type=float, default=0.0, metavar="SHARE", help="of a prompt, cached")
+    model.add_argument("--batch", type=int, action="append", default=[], metavar="N", help="only this batch")
+    _add_library(parser)
+    parser.set_defaults(run=_compile)
+
+
+def _compile(options: argparse.Namespace, screen: report.Screen) -> int:
+    job, root = _job(options)
+    with screen.progress() as tell:
+        settings = Options(library=options.library, force=options.force, tell=tell)
+        plan = compile_job(job, root, options.output, settings)
+    if options.json:
+        sys.stdout.write(dump_plan(plan).decode())
+        return 0
+    _warn(screen, plan.warnings)
+    screen.show(*report.summary(plan))
+    screen.show(f"Wrote {options.output}. Next: disaggc explain {options.output}; disaggc verify {options.output}")
+    return 0
+
+
+def _job(options: argparse.Namespace) -> tuple[Job, Path]:
+    """The job, and the folder that its paths are relative to."""
+    if options.job.suffix == ".toml":
+        if options.system or options.tier:
+            raise JobError("A job file names its own fleet and tier. Leave --system and --tier out.")
+        return load_job(options.job), options.job.parent
+    if not options.system or not options.tier:
+        raise JobError("A model needs a fleet and a tier: add --system NAME[=N] and --tier NAME, or give a JOB.toml.")
+    tier = TierSpec(
+        like=options.tier,
+        context_tokens=options.context,
+        input_tokens=options.input_tokens,
+        output_tokens=options.output_tokens,
+        prefix_hit=options.prefix_hit,
+    )
+    model = ModelSpec(str(options.job.name), options.weights, options.kv, options.activations)
+    job = Job(model, _fleet(options.system), (tier,), search=SearchSpec(batch=tuple(options.batch)))
+    return job, options.job.parent
+
+
+def _fleet(systems: Sequence[str]) -> dict[str, int]:
+    fleet: dict[str, int] = {}
+    for text in systems:
+        name, _, count = text.partition("=")
+        if count and not count.isdigit():
+            raise JobError(f"--system {text}: '{count}' is no number of systems. Write {name}=2.")
+        fleet[name] = fleet.get(name, 0) + int(count or 1)
+    return fleet
+
+
+# run and verify --------------------------------------------------------------------------------
+
+
+def _add_prompts(parser: argparse.ArgumentParser, new_tokens: int) -> None:
+    parser.add_argument("plan", type=Path, metavar="DIR", help="plan folder")
+    parser.add_argument(
+        "--prompt-ids",
+        action="append",
+        default=[],
+        metavar="1,2,3",
+        help="token ids of a prompt; give it again for a batch, lengths may differ",
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=new_tokens, metavar="N")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="onnxruntime threads")
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model's folder, if it moved")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "run", "generate tokens with a plan, on this machine")
+    _add_prompts(parser, 32)
+    parser.set_defaults(run=_run)
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    more = "Without --prompt-ids three prompts of unequal length are drawn, always the same.\nExit code 1: they differ."
+    parser = _add(commands, "verify", "run a plan and the uncut model side by side, and compare", more)
+    _add_prompts(parser, 16)
+    parser.set_defaults(run=_verify)
+
+
+def _run(options: argparse.Namespace, screen: report.Screen) -> int:
+    from disaggc import runtime  # onnxruntime takes its time to load; other commands do without
+
+    plan = open_plan(options.plan)
+    if not options.prompt_ids:
+        raise JobError("There is no prompt. Add --prompt-ids 1,2,3 with token ids of the model.")
+    prompts = [_token_ids(text) for text in options.prompt_ids]
+    folder = _model_folder(options)
+    result = runtime.run(plan, options.plan, folder, prompts, options.max_new_tokens, threads=options.threads)
+    if options.json:
+        screen.show_json(report.run_data(result))
+    else:
+        screen.show(*report.run_table(result))
+    return 0
+
+
+def _verify(options: argparse.Namespace, screen: report.Screen) -> int:
+    from disaggc import runtime  # as in _run
+
+    plan = open_plan(options.plan)
+    prompts = [_token_ids(text) for text in options.prompt_ids] or _drawn_prompts()
+    folder = _model_folder(options)
+    found = runtime.verify(plan, options.plan, folder, prompts, options.max_new_tokens, threads=options.threads)
+    if options.json:
+        screen.show_json(report.verification_data(found))
+    else:
+        screen.show(*report.verification_table(found))
+    return 0 if found.tokens_equal else 1
+
+
+def _token_ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise JobError(f"--prompt-ids '{text}' must be token ids with commas between, such as 1,2,3.") from error
+
+
+def _drawn_prompts() -> list[list[int]]:
+    """Three prompts of unequal length with small token ids, which every vocabulary has."""
+    draw = random.Random(0)  # noqa: S311 - a fixed example, no secret
+    return [[draw.randrange(1, 200) for _ in range(length)] for length in (5, 9, 5)]
+
+
+def _model_folder(options: argparse.Namespace) -> Path:
+    """Where the model lies: as asked, else where it was compiled from."""
+    if options.model is not None:
+        chosen: Path = options.model
+        return chosen
+    try:
+        return Path((options.plan / "model.path").read_text(encoding="utf-8").strip())
+    except OSError as error:
+        raise PlanError(f"'{options.plan}' does not say where its model is. Add --model FOLDER.") from error
+
+
+# explain and targets ---------------------------------------------------------------------------
+
+
+def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "explain", "say why a plan is as it is: memory, stages, alternatives, rejections")
+    parser.add_argument("plan", type=Path, metavar="DIR", help="plan folder")
+    parser.add_argument("--json", action="store_true", help="print plan.json")
+    parser.set_defaults(run=_explain)
+
+
+def _explain(options: argparse.Namespace, screen: report.Screen) -> int:
+    plan: Plan = open_plan(options.plan)
+    if options.json:
+        sys.stdout.write(dump_plan(plan).decode())
+        return 0
+    screen.show(*report.explain(plan))
+    _warn(screen, plan.warnings)
+    return 0
+
+
+def _add_targets(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "targets", "list the declared machines, or show one with its sources")
+    parser.add_argument("name", nargs="?", metavar="NAME")
+    _add_library(parser)
+    parser.set_defaults(run=_targets)
+
+
+def _targets(options: argparse.Namespace, screen: report.Screen) -> int:
+    library = load_library(options.library)
+    if options.name is None:
+        screen.show(report.systems_table(library))
+    else:
+        screen.show(report.system_table(library.system(options.name)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

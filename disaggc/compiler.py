@@ -1,0 +1,81 @@
+"""The whole way on one screen: an ONNX model and a job become a plan folder.
+
+    read -> passes -> fold -> decide -> lay out -> cut -> write
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from disaggc.backends.plan_folder import fresh_folder, write_plan
+from disaggc.frontends import open_model, read_graph
+from disaggc.ir import Graph
+from disaggc.passes import load_pipeline, run
+from disaggc.placement.decide import decide
+from disaggc.placement.request import request_of, resolve_tier
+from disaggc.plans import Job, Plan
+from disaggc.targets import load_library
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compile, beside the job.
+
+    Attributes:
+        library: A user's folder of declarations in front of the shipped ones.
+        pipeline: Name of the declared order of passes.
+        force: Replace an output folder that exists.
+        after_pass: Called with the name and graph of each pass.
+        tell: Told what is being done.
+    """
+
+    library: Path | None = None
+    pipeline: str = "default"
+    force: bool = False
+    after_pass: Callable[[str, Graph], None] = lambda name, graph: None
+    tell: Callable[[str], None] = lambda text: None
+
+
+def compile_job(job: Job, root: Path, output: Path, options: Options | None = None) -> Plan:
+    """Compile a job into a plan folder, which appears whole or not at all.
+
+    Args:
+        job: What to serve, where and how well.
+        root: The folder that the job's paths are relative to.
+        output: The plan folder to write.
+        options: How.
+
+    Returns:
+        The plan as written.
+
+    Raises:
+        DisaggcError: The model, job, targets or output are at fault, or no plan meets the tier.
+    """
+    options = options or Options()
+    with fresh_folder(output, options.force) as folder:
+        library = load_library(options.library)
+        tier = resolve_tier(job.tier[0], library)
+        source = open_model(root / job.model.onnx)
+        graph = analyse(root / job.model.onnx, options)
+        decision = decide(request_of(job, tier, graph, library), options.tell)
+        options.tell("writing subgraphs")
+        return write_plan(job, tier, source, graph, decision, folder)
+
+
+def analyse(path: Path, options: Options | None = None) -> Graph:
+    """The graph of a model after all passes, as ``disaggc inspect`` shows it.
+
+    Raises:
+        ModelError: The file is no model, or contradicts itself.
+    """
+    options = options or Options()
+    options.tell("reading the model")
+    graph = read_graph(path)
+
+    def after(name: str, result: Graph) -> None:
+        options.tell(f"pass {name}")
+        options.after_pass(name, result)
+
+    return run(graph, load_pipeline(options.pipeline, options.library), after)

@@ -1,0 +1,21 @@
+"""What people read: tables on a terminal, sentences with numbers."""
+
+from disaggc.report.console import Screen
+from disaggc.report.explain import explain, summary
+from disaggc.report.inspect import inspection, inspection_data
+from disaggc.report.runs import run_data, run_table, verification_data, verification_table
+from disaggc.report.systems import system_table, systems_table
+
+__all__ = [
+    "Screen",
+    "explain",
+    "inspection",
+    "inspection_data",
+    "run_data",
+    "run_table",
+    "summary",
+    "system_table",
+    "systems_table",
+    "verification_data",
+    "verification_table",
+]

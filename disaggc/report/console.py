@@ -1,0 +1,76 @@
+"""The terminal: tables that fit 100 columns, progress on a terminal only, JSON for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+WIDTH = 100
+
+
+class Screen:
+    """Where a command writes: results to stdout, progress and warnings to stderr."""
+
+    def __init__(self) -> None:
+        self.out = _console(sys.stdout)
+        self.err = _console(sys.stderr)
+
+    def show(self, *parts: RenderableType) -> None:
+        """Print results."""
+        for part in parts:
+            self.out.print(part)
+
+    def show_json(self, data: Any) -> None:
+        """Print a result for programs: one JSON document."""
+        sys.stdout.write(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        self.err.print(f"[yellow]warning:[/] {_plain(text)}")
+
+    def fail(self, text: str) -> None:
+        """Print an error."""
+        self.err.print(f"[bold red]error:[/] {_plain(text)}")
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Callable[[str], None]]:
+        """A line that says what is being done, on a terminal; nothing in a pipe."""
+        if not self.err.is_terminal:
+            yield lambda text: None
+            return
+        with self.err.status("starting") as status:
+            yield lambda text: status.update(_plain(text))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> Table:
+    """A table; the first ``left`` columns are flush left, the others right."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None)
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="left" if i < left else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(_plain(str(cell)) for cell in row))
+    return made
+
+
+def amount(value: float, unit: str) -> str:
+    """A number with an SI prefix: 1.5 GB, 320 Gflop."""
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def _console(stream: Any) -> Console:
+    terminal = stream.isatty()
+    return Console(file=stream, width=None if terminal else WIDTH, highlight=False, soft_wrap=not terminal)
+
+
+def _plain(text: str) -> str:
+    """Text in which brackets are no markup."""
+    return text.replace("[", "\\[")

@@ -1,0 +1,32 @@
+"""Machines for people: every number with its source."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+
+from disaggc.report.console import amount, table
+from disaggc.targets import Library, System, describe
+
+
+def systems_table(library: Library) -> RenderableType:
+    """All declared systems."""
+    rows = [
+        (
+            system.name,
+            system.title,
+            system.devices,
+            f"{amount(system.capacity_bytes, 'B')} {system.device.main.name}",
+            amount(system.bytes_per_s, "B/s"),
+        )
+        for _, system in sorted(library.systems.items())
+    ]
+    return table("Systems (disaggc targets NAME shows one with its sources)", ("name", "is", "devices", "memory", "bandwidth"), rows, left=2)
+
+
+def system_table(system: System) -> RenderableType:
+    """One system, every figure with confidence and source."""
+    rows = [
+        (row.what, f"{row.value} {row.unit}".strip(), row.confidence, f"{row.source} {row.date}".strip(), row.note)
+        for row in describe(system)
+    ]
+    return table(system.title, ("what", "value", "", "source", "note"), rows, left=5)
