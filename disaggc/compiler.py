@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from disaggc.backends.plan_folder import fresh_folder, write_plan
-from disaggc.frontends import open_model, read_graph
+from disaggc.frontends import OnnxModel, open_model, read_graph
 from disaggc.ir import Graph
 from disaggc.passes import load_pipeline, run
 from disaggc.placement.decide import decide
@@ -57,22 +57,28 @@ def compile_job(job: Job, root: Path, output: Path, options: Options | None = No
     with fresh_folder(output, options.force) as folder:
         library = load_library(options.library)
         tier = resolve_tier(job.tier[0], library)
+        options.tell("reading the model")
         source = open_model(root / job.model.onnx)
-        graph = analyse(root / job.model.onnx, options)
+        graph = analyse(root / job.model.onnx, options, source)
         decision = decide(request_of(job, tier, graph, library), options.tell)
         options.tell("writing subgraphs")
         return write_plan(job, tier, source, graph, decision, folder)
 
 
-def analyse(path: Path, options: Options | None = None) -> Graph:
+def analyse(path: Path, options: Options | None = None, source: OnnxModel | None = None) -> Graph:
     """The graph of a model after all passes, as ``disaggc inspect`` shows it.
+
+    Args:
+        path: The .onnx file.
+        options: How.
+        source: What ``open_model(path)`` returned, if the caller has it already.
 
     Raises:
         ModelError: The file is no model, or contradicts itself.
     """
     options = options or Options()
     options.tell("reading the model")
-    graph = read_graph(path)
+    graph = read_graph(path, source)
 
     def after(name: str, result: Graph) -> None:
         options.tell(f"pass {name}")

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -81,7 +81,7 @@ def write_plan(
     """
     spans = {phase: lay_out(graph, decision.request.pieces, decision.answer, phase) for phase in Phase}
     phases, parts = _cut(source, graph, decision, spans)
-    files = write_subgraphs(source, graph.source, parts, folder)
+    files = write_subgraphs(source, graph.source, parts, folder, _types(graph, parts))
     files["ops.csv"] = _write_ops(graph, decision, spans, folder)
     plan = _plan(job, tier, graph, decision, phases, dict(sorted(files.items())))
     (folder / "plan.json").write_bytes(dump_plan(plan))
@@ -105,6 +105,18 @@ def _cut(
         crossing = [(b.inputs, b.outputs) for b in borders]
         phases[phase] = phase_plan(graph, decision, spans[phase], crossing, paths, phase)
     return phases, list(parts.values())
+
+
+def _types(graph: Graph, parts: Sequence[Part]) -> dict[str, onnx.TypeProto]:
+    """Types of the values that cross, as the frontend knows them; symbolic extents stay open."""
+    found = {}
+    for name in dict.fromkeys(n for part in parts for n in (*part.inputs, *part.outputs)):
+        value = graph.values.get(name)
+        if value is not None and value.dtype is not None:
+            code = onnx.TensorProto.DataType.Value(value.dtype.name)
+            shape = None if value.shape is None else [d if isinstance(d, int) else None for d in value.shape]
+            found[name] = onnx.helper.make_tensor_type_proto(code, shape)
+    return found
 
 
 def _write_ops(graph: Graph, decision: Decision, spans: Spans, folder: Path) -> str:

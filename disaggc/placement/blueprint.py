@@ -80,9 +80,19 @@ def _roles(decision: Decision, place: int) -> list[str]:
     told = []
     for phase, offset in ((Phase.PREFILL, 0), (Phase.DECODE, len(pieces))):
         here = [p.role.value for i, p in enumerate(pieces) if answer.assignment[offset + i] == place]
+        away = [p.role.value for i, p in enumerate(pieces) if answer.assignment[offset + i] != place]
         if here:
-            told.append(f"{phase.value}: {', '.join(dict.fromkeys(here))}")
+            told.append(f"{phase.value}: {_listed(list(dict.fromkeys(here)), list(dict.fromkeys(away)))}")
     return told
+
+
+def _listed(here: list[str], away: list[str]) -> str:
+    """Roles by name, or by what is missing where that is shorter."""
+    if not away:
+        return "everything"
+    if len(away) < len(here) and not set(here) & set(away):
+        return f"everything but {', '.join(away)}"
+    return ", ".join(here)
 
 
 def schedule(decision: Decision) -> Schedule:
@@ -186,12 +196,17 @@ def _state(graph: Graph, state: State) -> StateRef:
     for axis, dim in enumerate(graph.values[state.past].shape or ()):
         if axis == state.axis:
             fixed = dim if isinstance(dim, int) else None
-            shape.append("capacity" if state.in_place else "cached")
+            shape.append(state.window if state.ring and state.window else _length(state))
         else:
             shape.append(dim)
     return StateRef(
         state.past, state.present, state.dtype.label, tuple(shape), state.axis, state.in_place, fixed
     )
+
+
+def _length(state: State) -> str:
+    """The extent of the token axis: the whole buffer, or what has been cached."""
+    return "capacity" if state.in_place else "cached"
 
 
 def feeds(graph: Graph) -> tuple[Feed, ...]:

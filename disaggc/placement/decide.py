@@ -9,7 +9,7 @@ from disaggc.errors import InfeasiblePlanError
 from disaggc.placement.diagnose import diagnose, relaxations
 from disaggc.placement.modes import Mode, mode_name, modes_of
 from disaggc.placement.pricing import PICO, STEP_OVERHEAD_S
-from disaggc.placement.search import Answer, Outcome, Request, price, search
+from disaggc.placement.search import Answer, Outcome, Request, fewest_devices, price, search
 
 ANY = Mode("any mode")
 
@@ -65,7 +65,7 @@ def decide(request: Request, tell: Callable[[str], None] = lambda text: None) ->
     best = max(
         (o.answer for _, o in outcomes if o.answer is not None), key=lambda a: a.tokens_per_s, default=None
     )
-    everything = search(request, ANY, start=best, tell=tell)
+    everything = fewest_devices(request, ANY, search(request, ANY, start=best, tell=tell))
     if everything.answer is None:
         raise InfeasiblePlanError(_infeasible(request, outcomes))
     chosen = everything.answer

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from disaggc.cost import Bill, Work
-from disaggc.ir import Expr, Graph, Role, Segment, parse_dim
+from disaggc.ir import Expr, Graph, Role, Segment, State, parse_dim
 
 Key = tuple[int, int, str]
 """Layer class (-1 outside layers), slot in the layer, role."""
@@ -134,9 +134,14 @@ def _piece(
         len(members),
         tuple(s.index for s in members),
         Work(first.role, bill, first.launches, widths.get(first.index, 0), heads),
-        sum(s.heads * s.width for s in states if s.axis is not None),
-        sum(s.heads * s.width for s in states if s.axis is None),
+        sum(s.heads * s.width for s in states if not _is_fixed(s)),
+        sum(s.heads * s.width * (s.window or 1) for s in states if _is_fixed(s)),
     )
+
+
+def _is_fixed(state: State) -> bool:
+    """Whether a state's size does not grow with the context: recurrent state, or a window's ring."""
+    return state.axis is None or state.ring
 
 
 def _segment_of(graph: Graph) -> list[int]:

@@ -99,6 +99,21 @@ class Pricing:
             [[p.count * float(self.prefill_times(p, g).total) for g in places] for p in self.pieces.pieces]
         )
 
+    @cached_property
+    def prefill_busy(self) -> Array:
+        """Seconds over (piece, place) that one prompt keeps a place's busiest stage busy.
+
+        Replicas compute prompts side by side; experts are spread over all of them.
+        """
+        found = np.zeros_like(self.prefill_seconds)
+        for i, piece in enumerate(self.pieces.pieces):
+            for place, group in enumerate(self.groups):
+                replicas = 1 if piece.work.bill.routing is not None else group.dp
+                found[i, place] = (
+                    self.prefill_seconds[i, place] * self.pipeline_share(piece, place) / replicas
+                )
+        return found
+
     def pipeline_share(self, piece: Piece, place: int) -> float:
         """The share of a piece's time that its busiest pipeline stage bears."""
         pp = self.groups[place].pp
@@ -303,8 +318,7 @@ class _Writer:
         at: dict[tuple[int, int], int] = {}
         for i, piece in enumerate(self.pieces):
             share = self.pricing.pipeline_share(piece, place)
-            dp = 1 if piece.work.bill.routing is not None else self.pricing.groups[place].dp
-            prompt = self.pricing.prefill_seconds[i, place] * share / dp
+            prompt = self.pricing.prefill_busy[i, place]
             at[self.item(i, Phase.DECODE), place] = _pico(self.m * self.decode[i, place] * share)
             at[self.item(i, Phase.PREFILL), place] = _pico(self.prompts_per_step * prompt)
         cross = {}

@@ -147,12 +147,44 @@ def _settled(request: Request, mode: Mode, answer: Answer) -> Answer:
     """The simplest plan of the same configuration that gives up no more than ``SIMPLICITY``."""
     configuration = answer.configuration
     problem = configuration.problem(request.limits, mode)
-    step = answer.objective + STEP_OVERHEAD_S * PICO
-    ceiling = int(answer.objective + step * SIMPLICITY)
-    ceiling = ceiling if problem.limit is None else min(ceiling, problem.limit)
+    ceiling = _ceiling(answer, problem)
     assignment = canonical(problem, ceiling, answer.assignment)
     objective = evaluate(problem, assignment).objective
     return Answer(configuration, assignment, objective, configuration.tokens_per_s(objective))
+
+
+def _ceiling(answer: Answer, problem: Problem) -> int:
+    """T of a plan that gives up ``SIMPLICITY`` and still meets the tier."""
+    ceiling = int(answer.objective + (answer.objective + STEP_OVERHEAD_S * PICO) * SIMPLICITY)
+    return ceiling if problem.limit is None else min(ceiling, problem.limit)
+
+
+def fewest_devices(request: Request, mode: Mode, outcome: Outcome) -> Outcome:
+    """The same outcome on as few devices as give up no more than ``SIMPLICITY`` of its bound."""
+    answer = outcome.answer
+    if answer is None:
+        return outcome
+    mine = answer.configuration.pricing.groups
+    systems = [g.system.name for g in mine]
+    choices = [g for g in _group_choices(request, mode) if [x.system.name for x in g] == systems]
+    fewer = [g for g in choices if _devices(g) < _devices(mine)]
+    limits = replace(request.limits, tpot_s=_tpot_of(answer, outcome.bound * (1 - SIMPLICITY)))
+    for groups in sorted(fewer, key=_devices):
+        pricing = Pricing(request.pieces, groups, request.load, request.formats)
+        smaller = replace(answer.configuration, pricing=pricing)
+        found = _improve(replace(request, limits=limits), smaller, mode, None)
+        if found is not None:
+            return replace(outcome, answer=_settled(replace(request, limits=limits), mode, found))
+    return outcome
+
+
+def _devices(groups: tuple[Group, ...]) -> int:
+    return sum(group.devices for group in groups)
+
+
+def _tpot_of(answer: Answer, tokens_per_s: float) -> float:
+    """Seconds per token at which an answer's requests come to a rate."""
+    return answer.configuration.batch * answer.configuration.micro_batches / tokens_per_s
 
 
 def price(answer: Answer, overlapped: bool) -> dict[str, int]:
@@ -176,7 +208,11 @@ def _configurations(request: Request, mode: Mode) -> Iterator[Configuration]:
 
 
 class Floor:
-    """Times that no assignment of a pricing goes below: each piece at its fastest place, no transfers.
+    """Times that no assignment of a pricing goes below, without a solver.
+
+    TPOT is at least any weighted mean of the path and of every place's busy time, and a sum over
+    pieces is least when each piece is where the mean is least (Lagrangian bound of the assignment;
+    transfers are left out, which only lowers it). The best of a few weights is taken.
 
     Args:
         pricing: Pieces and groups.
@@ -188,23 +224,27 @@ class Floor:
         self.pricing = pricing
         self.batches = batches
         pieces, places = pricing.pieces.pieces, len(pricing.groups)
-        closed = np.full((2 * len(pieces), places), np.inf)
+        closed: Array = np.full((2 * len(pieces), places), np.inf)
         for item, options in enumerate(allowed):
             closed[item, list(options)] = 0.0
         shares = np.array([[pricing.pipeline_share(p, g) for g in range(places)] for p in pieces])
-        self.path = pricing.decode_grid(batches) + closed[len(pieces) :, :, None]
-        self.busy = self.path * shares[:, :, None]
-        replicas = np.array([float(g.dp) for g in pricing.groups])
-        prompt = pricing.prefill_seconds * shares / replicas + closed[: len(pieces)]
-        self.prompt = prompt.min(axis=1).sum() / pricing.load.output_tokens
+        self.path: Array = pricing.decode_grid(batches) + closed[len(pieces) :, :, None]
+        self.busy: Array = self.path * shares[:, :, None]
+        self.prompt: Array = pricing.prefill_busy / pricing.load.output_tokens + closed[: len(pieces)]
+        self.weights = _weights(places)
 
     def tpot(self, micro_batches: int, memory: bool) -> Array:
         """Seconds per output token over batches, infinite where caches fit nowhere."""
-        closed = self._closed_by_caches(micro_batches) if memory else np.zeros_like(self.path)
-        path: Array = (self.path + closed).min(axis=1).sum(axis=0)
-        busy: Array = (self.busy + closed).min(axis=1).sum(axis=0) + self.prompt * self.batches
-        slower: Array = np.maximum(path, micro_batches * busy / len(self.pricing.groups))
-        return slower + STEP_OVERHEAD_S
+        path, busy = self.path, self.busy * micro_batches
+        if memory:
+            path = path + self._closed_by_caches(micro_batches)
+        on_path, on_place = self.weights[:, 0], self.weights[:, 1:]
+        decode = on_path[:, None, None, None] * path + on_place[:, None, :, None] * busy
+        prompts = self.prompt[:, :, None] * self.batches * micro_batches
+        prefill = on_place[:, None, :, None] * prompts
+        least: Array = np.nanmin(decode, axis=2).sum(axis=1) + np.nanmin(prefill, axis=2).sum(axis=1)
+        slowest: Array = least.max(axis=0)
+        return slowest + STEP_OVERHEAD_S
 
     def _closed_by_caches(self, micro_batches: int) -> Array:
         """Infinite for a piece at a place where its own weights and caches do not fit."""
@@ -216,6 +256,18 @@ class Floor:
                     needed = needed + self.pricing.weight_bytes(piece, place)
                     closed[i, place] = np.where(needed > self.pricing.usable_bytes(place), np.inf, 0.0)
         return closed
+
+
+def _weights(places: int) -> Array:
+    """Weights of the path and of each place, rows that sum to 1 and stay above 0.
+
+    Strictly positive, so that a piece that may not go to a place (infinite) never counts as free there.
+    """
+    paths = (0.02, 0.25, 0.5, 0.75, 0.96)
+    if places == 1:
+        return np.array([[on_path, 1 - on_path] for on_path in paths])
+    splits = (0.04, 0.2, 0.35, 0.5, 0.65, 0.8, 0.96)
+    return np.array([[w, (1 - w) * split, (1 - w) * (1 - split)] for w in paths for split in splits])
 
 
 def _group_choices(request: Request, mode: Mode) -> Iterator[tuple[Group, ...]]:
