@@ -69,7 +69,7 @@ def structure(data: object, record: type[T], where: str, error: type[Exception])
     try:
         return _CONVERTER.structure(data, record)
     except (cattrs.BaseValidationError, ValueError, TypeError, KeyError) as problem:
-        path, text = _first(problem, record, "")
+        path, text = _first(problem, "")
         raise error(f"{where}{f', at {path}' if path else ''}: {text}") from problem
 
 
@@ -79,7 +79,7 @@ def unstructure(record: object) -> dict[str, Any]:
     return result
 
 
-def _first(problem: BaseException, record: object, path: str) -> tuple[str, str]:
+def _first(problem: BaseException, path: str) -> tuple[str, str]:
     """Path and text of the first leaf of a cattrs error group."""
     if isinstance(problem, cattrs.ForbiddenExtraKeysError):
         key = sorted(problem.extra_fields)[0]
@@ -90,7 +90,7 @@ def _first(problem: BaseException, record: object, path: str) -> tuple[str, str]
         inner = (unknown or problem.exceptions)[0]
         notes = getattr(inner, "__notes__", [])
         step = next((str(n.name if hasattr(n, "name") else n.index) for n in notes if _is_step(n)), "")
-        return _first(inner, record, f"{path}.{step}".strip(".") if step else path)
+        return _first(inner, f"{path}.{step}".strip(".") if step else path)
     if isinstance(problem, KeyError):
         return path.rpartition(".")[0], f"Key '{problem.args[0]}' is missing."
     text = str(problem) or type(problem).__name__
@@ -99,4 +99,3 @@ def _first(problem: BaseException, record: object, path: str) -> tuple[str, str]
 
 def _is_step(note: object) -> bool:
     return hasattr(note, "name") or hasattr(note, "index")
-

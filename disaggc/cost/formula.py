@@ -4,29 +4,32 @@
     2 * (size(Q) + size(Y)) * (total if has(past_key) else dim(K, -2))
 
 Names are those of the op's schema and the workload symbols. ``size(x)`` is the number of elements,
-``dim(x, i)`` one extent, ``rank(x)`` the number of axes, ``has(x)`` whether an optional input is
-given. The text is parsed once into a checked tree; nothing is ever handed to ``eval``.
+``dim(x, i)`` one extent, ``rank(x)`` the number of axes. Conditions are comparisons with == or !=,
+and ``has(x)``: whether an optional input is given. The text is parsed once into a checked tree;
+nothing is ever handed to ``eval``.
 """
 
 from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from disaggc.errors import DeclarationError
 from disaggc.ir import WORKLOAD_SYMBOLS, Expr
 
-FUNCTIONS = ("size", "dim", "rank", "has")
-_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+ARGUMENTS = {"size": 0, "dim": 1, "rank": 0}
+"""Functions that give a number, with how many numbers they take after the name of an operand."""
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[Expr, Expr], Expr]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
-_COMPARISON: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+_COMPARISON: dict[type[ast.cmpop], Callable[[Expr, Expr], bool]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
@@ -37,6 +40,10 @@ class Operands(Protocol):
 
     def shape(self, name: str) -> tuple[Expr, ...] | None:
         """Extents of an input or output by its schema name; None if it is absent or unknown."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Whether an input or output is there, of known shape or not."""
         ...
 
     def attribute(self, name: str) -> Expr:
@@ -62,8 +69,7 @@ class Formula:
         Raises:
             ValueError: An operand that it needs has no known shape.
         """
-        value = _evaluate(self.tree, op)
-        return Expr.of(int(value)) if isinstance(value, bool) else Expr.of(value)
+        return _number(self.tree, op)
 
 
 def parse_formula(text: str, where: str) -> Formula:
@@ -74,70 +80,82 @@ def parse_formula(text: str, where: str) -> Formula:
     """
     try:
         tree = ast.parse(text, mode="eval").body
-        names: set[str] = set()
-        _check(tree, names)
-    except (SyntaxError, ValueError) as error:
+        names = frozenset(_names(tree))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # of the parser, on nested texts
         raise DeclarationError(f"{where}: '{text}' is no cost formula: {error}.") from error
-    return Formula(text, tree, frozenset(names - set(WORKLOAD_SYMBOLS)))
+    return Formula(text, tree, names - set(WORKLOAD_SYMBOLS))
 
 
-def _check(node: ast.expr, names: set[str]) -> None:
+def _names(node: ast.expr) -> Iterator[str]:
+    """The names that a number reads; whatever is no number is refused."""
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
             return
         case ast.Name(id=name):
-            names.add(name)
-            return
+            yield name
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-            children: list[ast.expr] = [left, right]
-        case ast.UnaryOp(op=ast.USub() | ast.Not(), operand=operand):
-            children = [operand]
-        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISON:
-            children = [left, right]
+            yield from (*_names(left), *_names(right))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            yield from _names(operand)
         case ast.IfExp(test=test, body=body, orelse=orelse):
-            children = [test, body, orelse]
-        case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=operand), *rest]) if name in FUNCTIONS:
-            names.add(operand)
-            children = rest
+            yield from (*_names_of_condition(test), *_names(body), *_names(orelse))
+        case ast.Call(func=ast.Name(id=function), args=[ast.Name(id=name), *rest], keywords=[]) if (
+            ARGUMENTS.get(function) == len(rest)
+        ):
+            yield from (name, *(other for argument in rest for other in _names(argument)))
         case _:
             raise ValueError(f"'{ast.unparse(node)}' is not allowed")
-    for child in children:
-        _check(child, names)
 
 
-def _evaluate(node: ast.expr, op: Operands) -> Any:
+def _names_of_condition(node: ast.expr) -> Iterator[str]:
     match node:
-        case ast.Constant(value=value):
-            return Expr.of(value)  # type: ignore[arg-type]  # _check let numbers through only
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            yield from _names_of_condition(operand)
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISON:
+            yield from (*_names(left), *_names(right))
+        case ast.Call(func=ast.Name(id="has"), args=[ast.Name(id=name)], keywords=[]):
+            yield name
+        case _:
+            raise ValueError(f"'{ast.unparse(node)}' is no condition")
+
+
+def _number(node: ast.expr, op: Operands) -> Expr:
+    match node:
+        case ast.Constant(value=int() | float() as value):
+            return Expr.of(value)
         case ast.Name(id=name):
             return op.symbol(name) if name in WORKLOAD_SYMBOLS else op.attribute(name)
         case ast.BinOp(left=left, op=kind, right=right):
-            return _ARITHMETIC[type(kind)](_evaluate(left, op), _evaluate(right, op))
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            return not _evaluate(operand, op)
+            return _ARITHMETIC[type(kind)](_number(left, op), _number(right, op))
         case ast.UnaryOp(operand=operand):
-            return -_evaluate(operand, op)
-        case ast.Compare(left=left, ops=[kind], comparators=[right]):
-            return _COMPARISON[type(kind)](_evaluate(left, op), _evaluate(right, op))
+            return -_number(operand, op)
         case ast.IfExp(test=test, body=body, orelse=orelse):
-            return _evaluate(body if _evaluate(test, op) else orelse, op)
+            return _number(body if _holds(test, op) else orelse, op)
         case ast.Call(func=ast.Name(id=function), args=[ast.Name(id=name), *rest]):
-            return _call(function, name, [_evaluate(a, op) for a in rest], op)
+            return _call(function, name, [_number(argument, op) for argument in rest], op)
     raise AssertionError(f"unchecked formula: {ast.unparse(node)}")
 
 
-def _call(function: str, name: str, arguments: list[Expr], op: Operands) -> Any:
+def _holds(node: ast.expr, op: Operands) -> bool:
+    match node:
+        case ast.UnaryOp(operand=operand):
+            return not _holds(operand, op)
+        case ast.Compare(left=left, ops=[kind], comparators=[right]):
+            return _COMPARISON[type(kind)](_number(left, op), _number(right, op))
+        case ast.Call(args=[ast.Name(id=name)]):
+            return op.has(name)
+    raise AssertionError(f"unchecked condition: {ast.unparse(node)}")
+
+
+def _call(function: str, name: str, arguments: list[Expr], op: Operands) -> Expr:
     shape = op.shape(name)
-    if function == "has":
-        return shape is not None
     if shape is None:
         raise ValueError(f"'{name}' is absent or has no known shape")
-    match function:
-        case "rank":
-            return Expr.of(len(shape))
-        case "dim":
-            index = arguments[0].constant
-            if index is None or not -len(shape) <= int(index) < len(shape):
-                raise ValueError(f"'{name}' has no axis {arguments[0]}")
-            return shape[int(index)]
-    return Expr.product(shape)
+    if function == "rank":
+        return Expr.of(len(shape))
+    if function == "size":
+        return Expr.product(shape)
+    index = arguments[0].constant
+    if index is None or not -len(shape) <= index < len(shape):
+        raise ValueError(f"'{name}' has no axis {arguments[0]}")
+    return shape[int(index)]

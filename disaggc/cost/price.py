@@ -107,12 +107,18 @@ class _Bound:
 
     def shape(self, name: str) -> tuple[Expr, ...] | None:
         """Extents of the input or output that the schema calls ``name``."""
+        operand = self._operand(name)
+        return None if operand is None or operand.shape is None else extents(operand.shape)
+
+    def has(self, name: str) -> bool:
+        """Whether the input or output that the schema calls ``name`` is there."""
+        return self._operand(name) is not None
+
+    def _operand(self, name: str) -> Operand | None:
         signature = self.rule.signature
-        for names, operands in ((signature.inputs, self.op.inputs), (signature.outputs, self.op.outputs)):
-            operand = dict(zip(names, operands, strict=False)).get(name)
-            if operand is not None and operand.shape is not None:
-                return extents(operand.shape)
-        return None
+        inputs = dict(zip(signature.inputs, self.op.inputs, strict=False))
+        outputs = dict(zip(signature.outputs, self.op.outputs, strict=False))
+        return inputs.get(name) or outputs.get(name)
 
     def attribute(self, name: str) -> Expr:
         """The op's numeric attribute, or its default."""
@@ -132,7 +138,7 @@ def _weights(op: Op, rule: CostRule | None) -> tuple[dict[int, int], dict[int, i
     plain: dict[int, int] = {}
     experts: dict[int, int] = {}
     for operand, slot in _slots(op, rule):
-        in_part = rule is not None and slot != "" and slot == rule.rows
+        in_part = rule is not None and slot in rule.rows
         by_routing = _is_routed(op.mark, rule, slot, in_part)
         if operand.is_weight and (by_routing or not in_part):
             target = experts if by_routing else plain

@@ -43,7 +43,7 @@ class RuleEntry:
         ops: Op kinds that it prices.
         kind: Kernel kind, one of ``KINDS``.
         flops: Formula; none means no floating-point work.
-        rows: The input of which only the looked-up rows are read.
+        rows: Inputs of which only the looked-up rows are read.
         experts: Inputs that hold routed experts' weights.
         defaults: Values of attributes that an op may leave out.
         inputs, outputs, attributes: The signature, for ops without a standard schema.
@@ -52,7 +52,7 @@ class RuleEntry:
     ops: tuple[str, ...]
     kind: str
     flops: str = "0"
-    rows: str = ""
+    rows: tuple[str, ...] = ()
     experts: tuple[str, ...] = ()
     defaults: dict[str, float] | None = None
     inputs: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class CostRule:
     op: str
     kind: str
     flops: Formula
-    rows: str
+    rows: tuple[str, ...]
     experts: tuple[str, ...]
     defaults: Mapping[str, float]
     signature: Signature
@@ -113,16 +113,20 @@ def _rule(entry: RuleEntry, op: str, standard: Mapping[str, Signature], where: s
     place = f"passes/costs/{where}, op '{op}'"
     if entry.kind not in KINDS:
         raise DeclarationError(f"{place}: Unknown kind '{entry.kind}'.{nearest(entry.kind, KINDS)}")
-    signature: Signature
-    if entry.inputs:
-        signature = OwnSignature(entry.inputs, entry.outputs, frozenset(entry.attributes))
-    elif op in standard:
-        signature = standard[op]
-    else:
-        raise DeclarationError(f"{place}: No schema has this op.{nearest(op, standard)} Or declare its inputs and outputs.")
+    signature = _signature(entry, op, standard, place)
     formula = parse_formula(entry.flops, place)
     known = {*signature.inputs, *signature.outputs, *signature.attributes}
-    for name in sorted(formula.names | set(entry.experts) | ({entry.rows} - {""})):
+    for name in sorted({*formula.names, *entry.experts, *entry.rows, *(entry.defaults or {})}):
         if name not in known:
             raise DeclarationError(f"{place}: Its schema has no '{name}'.{nearest(name, known)}")
     return CostRule(op, entry.kind, formula, entry.rows, entry.experts, entry.defaults or {}, signature)
+
+
+def _signature(entry: RuleEntry, op: str, standard: Mapping[str, Signature], place: str) -> Signature:
+    if entry.inputs:
+        return OwnSignature(entry.inputs, entry.outputs, frozenset(entry.attributes))
+    if op in standard:
+        return standard[op]
+    raise DeclarationError(
+        f"{place}: No schema has this op.{nearest(op, standard)} Or declare its inputs and outputs."
+    )

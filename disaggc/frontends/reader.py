@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -10,15 +12,18 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 
+from disaggc.errors import GraphError, WeightsError
 from disaggc.frontends.door import captured, open_model
+from disaggc.frontends.schemas import least_operands
 from disaggc.frontends.shapes import declared_types, infer_missing
-from disaggc.ir import DType, Graph, Node, Value, Weight, WeightFile, verify
+from disaggc.ir import Dim, DType, Graph, Node, Value, Weight, WeightFile, verify
 from disaggc.ir.graph import Attribute
 
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 SMALL = 64
 """Integer constants of at most this many elements are structure (axes, shapes, k): their values are kept."""
 
+_ELEMENT_TYPES = {code: DType.__members__.get(name) for name, code in TensorProto.DataType.items()}
 _NONE: MappingProxyType[str, Attribute] = MappingProxyType({})
 
 
@@ -33,8 +38,10 @@ def read_graph(path: Path, model: onnx.ModelProto | None = None) -> Graph:
         ModelError: The file cannot be read, is no ONNX model, or contradicts itself.
     """
     model = model if model is not None else open_model(path)
+    opsets = {o.domain or "ai.onnx": o.version for o in model.opset_import}
     weights = {w.name: w for w in map(_weight, model.graph.initializer)}
     nodes = tuple(map(_node, model.graph.node))
+    _check_operands(nodes, opsets.get("ai.onnx", 1))
     weights.update((w.name, w) for w in _constants(model))
     inputs = tuple(i.name for i in model.graph.input if i.name not in weights)
     graph = Graph(
@@ -45,15 +52,30 @@ def read_graph(path: Path, model: onnx.ModelProto | None = None) -> Graph:
         weights=MappingProxyType(weights),
         inputs=inputs,
         outputs=tuple(o.name for o in model.graph.output),
-        opsets=MappingProxyType({o.domain or "ai.onnx": o.version for o in model.opset_import}),
+        opsets=MappingProxyType(opsets),
         warnings=tuple(_warnings(nodes)),
     )
     verify(graph)
     return graph
 
 
+def _check_operands(nodes: tuple[Node, ...], opset: int) -> None:
+    """What passes take for granted: a Gather has a table and indices, in this order."""
+    for node in nodes:
+        if node.domain:
+            continue
+        inputs, outputs = least_operands(node.op, opset)
+        given, written = node.inputs[:inputs], node.outputs[:outputs]
+        if "" in given or "" in written or len(given) < inputs or len(written) < outputs:
+            raise GraphError(
+                f"Node '{node.name}' ({node.op}) must have {inputs} inputs and {outputs} outputs at least; "
+                f"it has {list(node.inputs)} and {list(node.outputs)}."
+            )
+
+
 def _values(model: onnx.ModelProto) -> dict[str, Value]:
-    typed = declared_types(model) | {v.name: v for v in infer_missing(model)}
+    declared = declared_types(model)
+    typed = declared | {v.name: v for v in infer_missing(model, declared)}
     values = {name: _value(info) for name, info in typed.items()}
     for node in model.graph.node:
         for name in node.output:
@@ -63,56 +85,75 @@ def _values(model: onnx.ModelProto) -> dict[str, Value]:
 
 
 def _value(info: onnx.ValueInfoProto) -> Value:
-    tensor = info.type.tensor_type
-    shape = None
-    if tensor.HasField("shape"):
-        shape = tuple(
-            d.dim_value if d.HasField("dim_value") else d.dim_param or f"?{info.name}.{i}"
-            for i, d in enumerate(tensor.shape.dim)
+    dtype, shape = _type(info.type.SerializeToString(deterministic=True))
+    if shape is not None and "" in shape:
+        shape = tuple(f"?{info.name}.{i}" if dim == "" else dim for i, dim in enumerate(shape))
+    return Value(info.name, dtype, shape)
+
+
+@functools.lru_cache(maxsize=65536)
+def _type(spelling: bytes) -> tuple[DType | None, tuple[Dim, ...] | None]:
+    """Element type and extents ('' where unnamed) of a serialised type; large graphs repeat few types."""
+    tensor = onnx.TypeProto.FromString(spelling).tensor_type
+    dtype = _ELEMENT_TYPES.get(tensor.elem_type)
+    if not tensor.HasField("shape"):
+        return dtype, None
+    return dtype, tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
+
+
+def _weight(tensor: TensorProto, name: str = "") -> Weight:
+    """What a tensor declares, under its own name or the one given."""
+    name = name or tensor.name
+    dtype = _ELEMENT_TYPES.get(tensor.data_type)
+    if dtype is None or any(dim < 0 for dim in tensor.dims):
+        raise GraphError(
+            f"Weight '{name}' has element type {tensor.data_type} and extents {list(tensor.dims)}."
         )
-    return Value(info.name, _dtype(tensor.elem_type), shape)
+    return Weight(name, dtype, tuple(tensor.dims), _file(tensor, name), _integers(tensor, dtype, name))
 
 
-def _dtype(code: int) -> DType | None:
-    return DType[TensorProto.DataType.Name(code)] if code else None
+def _file(tensor: TensorProto, name: str) -> WeightFile | None:
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return None
+    entries = {e.key: e.value for e in tensor.external_data}
+    offset, length = entries.get("offset", "0"), entries.get("length")
+    if not offset.isdecimal() or not (length is None or length.isdecimal()):
+        raise WeightsError(
+            f"Weight '{name}' lies at offset '{offset}', length '{length}': these are no numbers."
+        )
+    return WeightFile(entries.get("location", ""), int(offset), None if length is None else int(length))
 
 
-def _weight(tensor: TensorProto) -> Weight:
-    dtype = DType[TensorProto.DataType.Name(tensor.data_type)]
-    file = None
-    if tensor.data_location == TensorProto.EXTERNAL:
-        entries = {e.key: e.value for e in tensor.external_data}
-        length = entries.get("length")
-        file = WeightFile(entries.get("location", ""), int(entries.get("offset", 0)), int(length) if length else None)
-    return Weight(tensor.name, dtype, tuple(tensor.dims), file, _integers(tensor, dtype))
-
-
-def _integers(tensor: TensorProto, dtype: DType) -> tuple[int, ...] | None:
+def _integers(tensor: TensorProto, dtype: DType, name: str) -> tuple[int, ...] | None:
     if dtype not in (DType.INT64, DType.INT32) or tensor.data_location == TensorProto.EXTERNAL:
         return None
-    if int(np.prod(tensor.dims)) > SMALL:
+    if math.prod(tensor.dims) > SMALL:
         return None
-    return tuple(int(i) for i in numpy_helper.to_array(tensor).reshape(-1))
+    try:
+        return tuple(int(i) for i in numpy_helper.to_array(tensor).reshape(-1))
+    except ValueError as error:
+        raise GraphError(f"Weight '{name}' does not hold what it declares: {error}.") from error
 
 
 def _constants(model: onnx.ModelProto) -> Iterator[Weight]:
     """What Constant nodes hold is a weight like any other."""
     for node in model.graph.node:
-        if node.op_type != "Constant" or node.domain or not node.attribute:
-            continue
-        attribute = node.attribute[0]
-        if attribute.name == "value":
-            tensor = attribute.t
-        elif attribute.name.startswith("value_") and "string" not in attribute.name:
-            held = np.asarray(onnx.helper.get_attribute_value(attribute))
-            floating = held.dtype.kind == "f"
-            tensor = numpy_helper.from_array(held.astype(np.float32 if floating else np.int64))
-        else:
-            continue
-        named = TensorProto()
-        named.CopyFrom(tensor)
-        named.name = node.output[0]
-        yield _weight(named)
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.attribute:
+            tensor = _constant(node.attribute[0])
+            if tensor is not None:
+                yield _weight(tensor, node.output[0])
+
+
+def _constant(attribute: AttributeProto) -> TensorProto | None:
+    """The tensor of a Constant node; None if it holds text or a sparse tensor."""
+    match attribute.name:
+        case "value":
+            return attribute.t
+        case "value_int" | "value_ints":
+            return numpy_helper.from_array(np.asarray(_attribute(attribute), np.int64))
+        case "value_float" | "value_floats":
+            return numpy_helper.from_array(np.asarray(_attribute(attribute), np.float32))
+    return None
 
 
 def _node(node: NodeProto) -> Node:
@@ -151,6 +192,6 @@ def _warnings(nodes: tuple[Node, ...]) -> Iterator[str]:
     for kind, count in sorted(foreign.items()):
         domain = kind.partition("::")[0]
         yield (
-            f"Unknown op domain '{domain}': {count} x {kind} is placed and priced by the bytes it reads and "
-            f"writes. Declare its cost in passes/costs/*.toml."
+            f"Unknown op domain '{domain}': {count} x {kind} is placed with what stands around it. "
+            f"Say what it does in passes/roles/*.toml."
         )

@@ -1,7 +1,8 @@
-"""The signatures of standard ops, from the schemas that onnx ships."""
+"""What the schemas that onnx ships say of standard ops."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,17 @@ class Signature:
     attributes: frozenset[str]
 
 
+@functools.lru_cache(maxsize=4096)
+def least_operands(op: str, opset: int) -> tuple[int, int]:
+    """How many inputs and outputs a standard op needs at least; none if ``opset`` has no such op."""
+    try:
+        schema = onnx.defs.get_schema(op, opset, "")
+    except onnx.defs.SchemaError:
+        return 0, 0
+    return schema.min_input, schema.min_output
+
+
+@functools.cache
 def onnx_signatures() -> Mapping[str, Signature]:
     """Op type to signature, for every op of the standard domain."""
     latest: dict[str, onnx.defs.OpSchema] = {}

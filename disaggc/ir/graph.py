@@ -34,6 +34,8 @@ class DType(enum.Enum):
     FLOAT8E5M2 = ("float8_e5m2", 8)
     FLOAT8E5M2FNUZ = ("float8_e5m2fnuz", 8)
     FLOAT8E8M0 = ("float8_e8m0", 8)
+    FLOAT6E2M3 = ("float6_e2m3", 6)
+    FLOAT6E3M2 = ("float6_e3m2", 6)
     FLOAT4E2M1 = ("float4_e2m1", 4)
     INT64 = ("int64", 64)
     INT32 = ("int32", 32)
@@ -202,6 +204,7 @@ class State:
         in_place: Both may be one buffer, because the op that updates it writes only new tokens.
         heads, width: Elements a token adds to the cache, as heads × width.
         window: The tokens an attention window lets it read, None without a window.
+        ring: The cache itself holds only the last ``window`` tokens and is written round and round.
     """
 
     past: str
@@ -212,6 +215,7 @@ class State:
     width: int
     dtype: DType
     window: int | None = None
+    ring: bool = False
 
 
 @dataclass(frozen=True, slots=True)

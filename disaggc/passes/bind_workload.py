@@ -87,9 +87,10 @@ _TOTAL = Expr.of(CACHED) + Expr.of(NEW)
 
 def _bind(found: Bindings, dim: Dim, meaning: Expr) -> None:
     """Give a dim that is one lone symbol its meaning, unless the symbol has one."""
-    symbols = parse_dim(str(dim)).symbols
-    if len(symbols) == 1 and parse_dim(str(dim)) == Expr.of(*symbols):
-        found.setdefault(*symbols, meaning)
+    expr = parse_dim(str(dim))
+    for symbol in expr.symbols:
+        if expr == Expr.of(symbol):
+            found.setdefault(symbol, meaning)
 
 
 def _bind_side_input(found: Bindings, shape: tuple[Dim, ...]) -> None:

@@ -111,9 +111,7 @@ def _within(
 
 
 def _is_projection(node: Node, ops: Ops, weights: frozenset[str]) -> bool:
-    return node.kind in ops.experts or (
-        node.kind in ops.projection and not weights.isdisjoint(node.inputs)
-    )
+    return node.kind in ops.experts or (node.kind in ops.projection and not weights.isdisjoint(node.inputs))
 
 
 def those(nodes: Iterable[int], test: Callable[[int], bool]) -> set[int]:

@@ -101,9 +101,7 @@ def _gates(block: Block, below: set[int], branches: frozenset[int]) -> list[int]
     """Nodes that multiply a branch, computed without the selection, by the routing."""
     computed = block.downstream(branches) - below
     return sorted(
-        i
-        for i in below
-        if block.node(i).kind in block.ops.gate and not computed.isdisjoint(block.before[i])
+        i for i in below if block.node(i).kind in block.ops.gate and not computed.isdisjoint(block.before[i])
     )
 
 

@@ -8,7 +8,7 @@ touches state, or multiplies activations by each other, opens a layer.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import functools
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +146,7 @@ def _layers(graph: Graph, marks: tuple[Mark, ...]) -> tuple[Layer, ...]:
     for i, mark in enumerate(marks):
         if mark.layer is not None:
             nodes.setdefault(mark.layer, []).append(i)
-    classes: dict[str, int] = {}
+    classes: dict[tuple[object, ...], int] = {}
     layers = []
     for index in sorted(nodes):
         layer_class = classes.setdefault(_fingerprint(graph, nodes[index]), len(classes))
@@ -154,28 +154,32 @@ def _layers(graph: Graph, marks: tuple[Mark, ...]) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _fingerprint(graph: Graph, nodes: list[int]) -> str:
+def _fingerprint(graph: Graph, nodes: list[int]) -> tuple[object, ...]:
     """Equal for layers of equal ops, attributes, wiring, extents and element types."""
     local = {name: (k, o) for k, i in enumerate(nodes) for o, name in enumerate(graph.nodes[i].writes)}
-    digest = hashlib.sha256()
-    for i in nodes:
-        node = graph.nodes[i]
-        reads = [local.get(name) or _typed(graph, name) for name in node.inputs]
-        writes = [_typed(graph, name) for name in node.outputs]
-        digest.update(repr((node.kind, sorted(node.attributes.items()), reads, writes)).encode())
-    return digest.hexdigest()
+    return tuple(
+        (
+            node.kind,
+            tuple(sorted(node.attributes.items())),
+            tuple(local.get(name) or _typed(graph, name) for name in node.inputs + node.captures),
+            tuple(_typed(graph, name) for name in node.outputs),
+        )
+        for node in (graph.nodes[i] for i in nodes)
+    )
 
 
 def _typed(graph: Graph, name: str) -> tuple[object, ...]:
     weight = graph.weights.get(name)
     if weight is not None:
-        return ("weight", weight.dtype.label, weight.shape)
+        return (weight.dtype, weight.shape, "weight")
     value = graph.values.get(name)
-    if value is None:
-        return ()
-    return (value.dtype, None if value.shape is None else tuple(map(_extent, value.shape)))
+    return () if value is None else (value.dtype, _anonymous(value.shape))
 
 
-def _extent(dim: Dim) -> Dim:
-    """An extent without an exporter's own names, which differ from layer to layer."""
-    return dim if isinstance(dim, int) or parse_dim(dim).symbols <= set(WORKLOAD_SYMBOLS) else "?"
+@functools.lru_cache(maxsize=4096)
+def _anonymous(shape: tuple[Dim, ...] | None) -> tuple[Dim, ...] | None:
+    """A shape without an exporter's own names, which differ from layer to layer."""
+    if shape is None:
+        return None
+    known = set(WORKLOAD_SYMBOLS)
+    return tuple(d if isinstance(d, int) or parse_dim(d).symbols <= known else "?" for d in shape)

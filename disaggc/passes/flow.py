@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
-from disaggc.ir import Graph
+from disaggc.ir import Graph, Node
 from disaggc.passes.vocabulary import Ops
 
 _Options = ParamSpec("_Options")
@@ -53,9 +53,7 @@ class Links:
 def links(graph: Graph) -> Links:
     """The neighbours of every node."""
     writer = graph.producers()
-    before = tuple(
-        tuple(dict.fromkeys(writer[n] for n in node.reads if n in writer)) for node in graph.nodes
-    )
+    before = tuple(tuple(dict.fromkeys(writer[n] for n in node.reads if n in writer)) for node in graph.nodes)
     after: list[list[int]] = [[] for _ in graph.nodes]
     for i, makers in enumerate(before):
         for j in makers:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from disaggc.ir import Graph, Node, State, Value
+from disaggc.ir import Dim, Graph, Node, State, Value
 from disaggc.passes.flow import links
 from disaggc.passes.vocabulary import Vocabulary, load_vocabulary
 
@@ -46,7 +46,7 @@ class PairState:
                 free.discard(past)
                 updater = graph.nodes[min(i, readers.get(past, i))]
                 states.append(self._state(graph, updater, past, name))
-        return dataclasses.replace(graph, states=tuple(states))
+        return dataclasses.replace(graph, states=_beside_an_answer(graph, states))
 
     def _readers(self, graph: Graph) -> dict[str, int]:
         """Graph input to the first node that reads its content, not just its extents."""
@@ -64,12 +64,21 @@ class PairState:
         in_place = updater.kind in self.vocabulary.ops.in_place
         extents = zip(value.shape, later.shape, strict=True)
         axis = next((a for a, (d, e) in enumerate(extents) if d != e), None)
-        if axis is None and in_place:
-            axis = _buffer_axis(updater, len(value.shape))
+        if axis is None:
+            axis = _buffer_axis(updater, len(value.shape)) if in_place else _symbolic_axis(value.shape)
         heads, width = _extents(graph, value, axis, updater)
         window = updater.attributes.get("local_window_size", -1)
         windowed = int(window) if isinstance(window, int) and window > 0 else None
-        return State(past, present, axis, in_place, heads, width, value.dtype, windowed)
+        ring = windowed is not None and updater.attributes.get("sliding_window_cache") == 1
+        return State(past, present, axis, in_place, heads, width, value.dtype, windowed, ring)
+
+
+def _beside_an_answer(graph: Graph, states: list[State]) -> tuple[State, ...]:
+    """The states of a step that also answers: without another output, what keeps its shape is the answer."""
+    if {state.present for state in states} < set(graph.outputs):
+        return tuple(states)
+    shapes = {name: value.shape for name, value in graph.values.items()}
+    return tuple(s for s in states if s.in_place or shapes[s.past] != shapes[s.present])
 
 
 def _candidates(graph: Graph, start: int, present: str) -> Iterator[str]:
@@ -94,6 +103,12 @@ def _alike(past: Value, present: Value) -> bool:
     if len(past.shape) != len(present.shape) or len(past.shape) < 2:
         return False
     return sum(d != e for d, e in zip(past.shape, present.shape, strict=True)) <= 1
+
+
+def _symbolic_axis(shape: tuple[Dim, ...]) -> int | None:
+    """The token axis of a buffer of symbolic capacity; state of fixed size has none."""
+    symbolic = [a for a, dim in enumerate(shape) if a > 0 and isinstance(dim, str)]
+    return symbolic[0] if len(symbolic) == 1 else None
 
 
 def _buffer_axis(updater: Node, rank: int) -> int:

@@ -16,6 +16,7 @@ from disaggc.passes.bind_workload import BindWorkload
 from disaggc.passes.find_layers import FindLayers
 from disaggc.passes.pair_state import PairState
 from disaggc.passes.segment import SegmentPass
+from disaggc.records import structure
 
 
 class Pass(Protocol):
@@ -28,19 +29,21 @@ class Pass(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    build: Callable[[Path | None], Pass]
-
-
-_PASSES: dict[str, _Known] = {
-    PairState.name: _Known(PairState.load),
-    BindWorkload.name: _Known(BindWorkload.load),
-    FindLayers.name: _Known(FindLayers.load),
-    AssignRoles.name: _Known(AssignRoles.load),
-    AnnotateCost.name: _Known(AnnotateCost.load),
-    SegmentPass.name: _Known(SegmentPass.load),
+_PASSES: dict[str, Callable[[Path | None], Pass]] = {
+    PairState.name: PairState.load,
+    BindWorkload.name: BindWorkload.load,
+    FindLayers.name: FindLayers.load,
+    AssignRoles.name: AssignRoles.load,
+    AnnotateCost.name: AnnotateCost.load,
+    SegmentPass.name: SegmentPass.load,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Pipeline:
+    """One file of passes/pipelines/."""
+
+    passes: tuple[str, ...]
 
 
 def load_pipeline(name: str = "default", library: Path | None = None) -> tuple[Pass, ...]:
@@ -52,17 +55,17 @@ def load_pipeline(name: str = "default", library: Path | None = None) -> tuple[P
     known = declarations("passes", "pipelines", library)
     if name not in known:
         raise DeclarationError(f"No pipeline named '{name}' in passes/pipelines/.{nearest(name, known)}")
-    listed = read_toml(known[name]).get("passes", [])
+    listed = structure(read_toml(known[name]), _Pipeline, str(known[name]), DeclarationError).passes
     for step in listed:
         if step not in _PASSES:
-            raise DeclarationError(f"'{known[name]}' names no pass: '{step}'.{nearest(str(step), _PASSES)}")
-    return tuple(_PASSES[step].build(library) for step in listed)
+            raise DeclarationError(f"'{known[name]}' names no pass: '{step}'.{nearest(step, _PASSES)}")
+    return tuple(_PASSES[step](library) for step in listed)
 
 
 def run(
     graph: Graph,
     passes: Sequence[Pass],
-    after: Callable[[str, Graph], None] = lambda name, graph: None,
+    after: Callable[[str, Graph], None] | None = None,
 ) -> Graph:
     """The graph after all passes.
 
@@ -83,5 +86,6 @@ def run(
             before = f" (after {', '.join(done)})" if done else ""
             raise GraphError(f"Pass '{step.name}'{before} broke the graph: {error}") from error
         done.append(step.name)
-        after(step.name, graph)
+        if after is not None:
+            after(step.name, graph)
     return graph

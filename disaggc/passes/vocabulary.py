@@ -21,7 +21,6 @@ class Ops:
     lookup: frozenset[str]
     gate: frozenset[str]
     metadata: frozenset[str]
-    norm: frozenset[str]
     movement: frozenset[str]
     in_place: frozenset[str]
 

@@ -1,0 +1,66 @@
+"""Models for every test: skeletons that compile, models that run, graphs that are analysed once."""
+
+from __future__ import annotations
+
+import functools
+import lzma
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from skeletons import MODELS, SKELETONS, in_folders
+
+from disaggc.frontends import read_graph
+from disaggc.ir import Graph
+from disaggc.passes import load_pipeline, run
+
+REPOSITORY = MODELS.parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing")
+
+
+@pytest.fixture(scope="session")
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written."""
+    return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(scope="session")
+def skeleton(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Name in ``skeletons.SKELETONS`` to a model file without weights."""
+    folder = tmp_path_factory.mktemp("skeletons")
+
+    @functools.cache
+    def unpack(name: str) -> Path:
+        assert name in SKELETONS, f"no skeleton '{name}'"
+        path = folder / f"{name}.onnx"
+        path.write_bytes(lzma.decompress((MODELS / f"{name}.onnx.xz").read_bytes()))
+        return path
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
+def analysed(skeleton: Callable[[str], Path]) -> Callable[[str], Graph]:
+    """Name to the graph after the default pipeline; worked out once."""
+    return functools.cache(lambda name: run(read_graph(skeleton(name)), load_pipeline()))
+
+
+@pytest.fixture(scope="session")
+def runnable() -> Callable[[str], Path]:
+    """Name in ``skeletons.SMALL`` to a model with weights; the test is skipped where there is none."""
+
+    def find(name: str) -> Path:
+        elsewhere = os.environ.get("DISAGGC_MODELS") or REPOSITORY.parent / "shared" / "models"
+        folders = (REPOSITORY / "examples" / "models", Path(elsewhere))
+        found = in_folders(name, folders)
+        if found is None:
+            pytest.skip(
+                f"'{name}' with weights is in none of {', '.join(map(str, folders))}; set DISAGGC_MODELS"
+            )
+        return found
+
+    return find
