@@ -1,6 +1,6 @@
 """The whole way on one screen: an ONNX model and a job become a plan folder.
 
-    read -> passes -> fold -> decide -> lay out -> cut -> write
+read -> passes -> fold -> decide -> lay out -> cut -> write
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Options:
     library: Path | None = None
     pipeline: str = "default"
     force: bool = False
-    after_pass: Callable[[str, Graph], None] = lambda name, graph: None
-    tell: Callable[[str], None] = lambda text: None
+    after_pass: Callable[[str, Graph], None] = lambda *_: None
+    tell: Callable[[str], None] = lambda _: None
 
 
 def compile_job(job: Job, root: Path, output: Path, options: Options | None = None) -> Plan:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +36,8 @@ def fresh_folder(output: Path, force: bool) -> Iterator[Path]:
     Raises:
         OutputError: ``output`` exists, or its parent cannot be written.
     """
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"'{output}' is a file, and a plan is a folder. Choose another name.")
     if output.exists() and not force:
         raise OutputError(f"'{output}' exists already. Choose another folder, or add --force to replace it.")
     if output.exists() and not (output / "plan.json").is_file() and any(output.iterdir()):
@@ -57,13 +58,17 @@ def fresh_folder(output: Path, force: bool) -> Iterator[Path]:
 
 def _replace(folder: Path, output: Path) -> None:
     folder.chmod(0o755)
-    if output.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
-        output.rename(old / output.name)
+    if not output.exists():
         folder.rename(output)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
+        return
+    aside = folder.with_name(f"{folder.name}.old")
+    output.rename(aside)
+    try:
         folder.rename(output)
+    finally:
+        if not output.exists():
+            aside.rename(output)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_plan(
@@ -85,7 +90,7 @@ def write_plan(
     files["ops.csv"] = _write_ops(graph, decision, spans, folder)
     plan = _plan(job, tier, graph, decision, phases, dict(sorted(files.items())))
     (folder / "plan.json").write_bytes(dump_plan(plan))
-    (folder / "model.path").write_text(f"{os.path.abspath(graph.source.parent)}\n", encoding="utf-8")
+    (folder / "model.path").write_text(f"{graph.source.parent.resolve()}\n", encoding="utf-8")
     return plan
 
 
@@ -150,7 +155,11 @@ def _plan(
         compiler=__version__,
         model=_model_ref(graph),
         goal=Goal(
-            tier.name, tier.tokens_per_s_per_user, tier.ttft_ms, tier.price_usd_per_mtok, job.objective.maximise
+            tier.name,
+            tier.tokens_per_s_per_user,
+            tier.ttft_ms,
+            tier.price_usd_per_mtok,
+            job.objective.maximise,
         ),
         formats=Formats(job.model.weights, job.model.kv, job.model.activations),
         mode=decision.mode,

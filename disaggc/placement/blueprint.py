@@ -29,7 +29,7 @@ from disaggc.targets import Confidence, Figure, figures, weakest
 
 US = 1e6
 PRICED = ("device.compute", "device.memories", "device.layer_latency", "device.efficiency", "scale_", "hops")
-"""Beginnings of the names of figures that predictions rest on; power and price come in only per watt or dollar."""
+"""How names of figures that predictions rest on begin; power and price come in per watt or dollar alone."""
 
 
 def pools(decision: Decision) -> tuple[Pool, ...]:
@@ -226,7 +226,9 @@ def feeds(graph: Graph) -> tuple[Feed, ...]:
 
 def provenance(decision: Decision) -> tuple[str, tuple[str, ...]]:
     """The weakest confidence that predictions rest on, and every inferred number among them."""
-    used = dict.fromkeys(decision.answer.configuration.pricing.groups[p].system for p in decision.answer.assignment)
+    used = dict.fromkeys(
+        decision.answer.configuration.pricing.groups[p].system for p in decision.answer.assignment
+    )
     rest = [(s.name, name, f) for s in used for name, f in figures(s) if name.startswith(PRICED)]
     inferred = [_told(s, name, f) for s, name, f in rest if f.confidence is Confidence.I]
     return weakest(f for _, _, f in rest).value, tuple(inferred)
@@ -235,4 +237,3 @@ def provenance(decision: Decision) -> tuple[str, tuple[str, ...]]:
 def _told(system: str, name: str, figure: Figure) -> str:
     interval = "" if figure.low is None else f" ({figure.low:g} to {figure.high:g})"
     return f"{system} {name} = {figure.value:g} {figure.unit}{interval}"
-

@@ -113,6 +113,8 @@ class _Model:
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = 1
         solver.parameters.max_deterministic_time = DETERMINISTIC_LIMIT
+        # Its own handler would stay behind and kill the process at the next Ctrl-C, folders and all.
+        solver.parameters.catch_sigint_signal = False
         status = solver.solve(self.model)
         if status == cp_model.INFEASIBLE:
             return None

@@ -54,7 +54,7 @@ class Decision:
     solved: int
 
 
-def decide(request: Request, tell: Callable[[str], None] = lambda text: None) -> Decision:
+def decide(request: Request, tell: Callable[[str], None] = lambda _: None) -> Decision:
     """The plan of most tokens per second among all modes, with the best of each mode beside it.
 
     Raises:
@@ -116,7 +116,9 @@ def _options(
             reason = f"limited because {bottleneck(outcome.answer)}"
             found.append(Option(mode.name, outcome.answer, False, reason, loss))
     found.append(Option(name, chosen, True, f"limited because {bottleneck(chosen)}", 0.0))
-    return sorted(found, key=lambda o: (o.answer is None, -(o.answer.tokens_per_s if o.answer else 0), not o.chosen))
+    return sorted(
+        found, key=lambda o: (o.answer is None, -(o.answer.tokens_per_s if o.answer else 0), not o.chosen)
+    )
 
 
 def _infeasible(request: Request, outcomes: list[tuple[Mode, Outcome]]) -> str:
@@ -124,11 +126,14 @@ def _infeasible(request: Request, outcomes: list[tuple[Mode, Outcome]]) -> str:
     lines = [f"No plan on {fleet} meets the tier."]
     lines += [f"  {mode.name}: {diagnose(request, mode)}" for mode, _ in outcomes]
     cures = relaxations(request)
-    lines.append("Any one of these would make a plan possible:" if cures else "No single change of the tier helps.")
+    lines.append(
+        "Any one of these would make a plan possible:"
+        if cures
+        else "No single change of the tier or the fleet helps."
+    )
     return "\n".join([*lines, *(f"  {cure}" for cure in cures)])
 
 
 def tpot_seconds(answer: Answer) -> float:
     """Seconds per output token, engine overhead included."""
     return answer.objective / PICO + STEP_OVERHEAD_S
-

@@ -14,6 +14,8 @@ from disaggc.placement.search import Answer, Request, price, search
 from disaggc.targets import System
 
 ANY = Mode("any mode")
+MORE_SYSTEMS = 4
+"""How many more of a system are tried as a cure."""
 
 
 def diagnose(request: Request, mode: Mode) -> str:
@@ -22,8 +24,13 @@ def diagnose(request: Request, mode: Mode) -> str:
 
 
 def relaxations(request: Request) -> list[str]:
-    """Single changes of the tier that make some plan possible, each with the value that works."""
-    return [*_relaxed_demands(request, ANY), *_relaxed_context(request)]
+    """Single changes of the job that make some plan possible, each with the value that works."""
+    return [
+        *_relaxed_demands(request, ANY),
+        *_relaxed_context(request),
+        *_relaxed_search(request),
+        *_relaxed_fleet(request),
+    ]
 
 
 def _formats(request: Request, mode: Mode) -> str:
@@ -32,7 +39,9 @@ def _formats(request: Request, mode: Mode) -> str:
         for piece, _ in _forced(request, mode, system):
             if not holds(system.device, piece, request.formats):
                 asked = request.formats.weights
-                served = "stored as they are" if asked == AS_STORED else f"in {serving_format(request.formats)}"
+                served = (
+                    "stored as they are" if asked == AS_STORED else f"in {serving_format(request.formats)}"
+                )
                 held = ", ".join(system.device.formats)
                 return (
                     f"{system.device.name} holds weights in {held}, and the job serves them {served}. "
@@ -53,7 +62,7 @@ def _memory(request: Request, mode: Mode) -> str:
     """A system whose memory cannot hold what the mode puts there, for a single request."""
     for system, count in request.fleet:
         forced = list(_forced(request, mode, system))
-        weights = sum(p.count * p.work.bill.resident_bytes(request.formats) for p in _unique(forced))
+        weights = sum(p.count * p.resident_bytes(request.formats) for p in _unique(forced))
         caches = sum(_cache(request, piece) for piece, phase in forced if phase is Phase.DECODE)
         offered = system.capacity_bytes * count * (1 - RESERVE)
         if weights + caches > offered:
@@ -78,20 +87,26 @@ def _cache(request: Request, piece: Piece) -> float:
 
 
 def _demands(request: Request, mode: Mode) -> str:
-    """What the fastest plan for a single request comes to."""
+    """What the fastest plan comes to, with the fewest requests in flight."""
     fastest = _fastest(request, mode, Limits(None, None))
+    flying = min(request.batches) * min(request.micro_batches)
+    crowd = f" with {flying:,} requests in flight, the least of [search]," if flying > 1 else ""
     if fastest is None:
-        return "weights, caches and activations together do not fit its devices, however they are split"
-    told = [
-        f"its fastest plan takes {_tpot(fastest) * 1e6:,.0f} us a token ({1 / _tpot(fastest):,.0f} tokens/s/user)"
-    ]
+        return f"weights, caches and activations{crowd} do not fit its devices, however they are split"
+    speed = 1 / _tpot(fastest)
+    told = (
+        f"its fastest plan{crowd} takes {_tpot(fastest) * 1e6:,.0f} us a token ({speed:,.0f} tokens/s/user)"
+    )
     limits = request.limits
     if limits.tpot_s is not None and _tpot(fastest) > limits.tpot_s:
-        told.append(f"the tier asks for {1 / limits.tpot_s:,.0f}: {1 - limits.tpot_s / _tpot(fastest):.0%} too slow")
-        return "; ".join(told)
+        margin = f"{1 - limits.tpot_s / _tpot(fastest):.0%} too slow"
+        return f"{told}; the tier asks for {1 / limits.tpot_s:,.0f}: {margin}"
     ttft = price(fastest, overlapped=False)["ttft"] / PICO
     asked = "no" if limits.ttft_s is None else f"{limits.ttft_s * 1e3:,.0f} ms"
-    return f"{told[0]} with a first token after {ttft * 1e3:,.0f} ms; the tier asks for {asked} at most, with its speed"
+    return (
+        f"{told} with a first token after {ttft * 1e3:,.0f} ms; "
+        f"the tier asks for {asked} at most, with its speed"
+    )
 
 
 def _relaxed_demands(request: Request, mode: Mode) -> Iterator[str]:
@@ -99,14 +114,13 @@ def _relaxed_demands(request: Request, mode: Mode) -> Iterator[str]:
     slower = _fastest(request, mode, replace(limits, tpot_s=None))
     if slower is not None and limits.tpot_s is not None and _tpot(slower) > limits.tpot_s:
         yield (
-            f"tokens_per_s_per_user = {int(1 / _tpot(slower)):,} or less "
-            f"(asked: {1 / limits.tpot_s:,.0f})"
+            f"tokens_per_s_per_user = {int(1 / _tpot(slower)):_} or less (asked: {1 / limits.tpot_s:,.0f})"
         )
     later = _fastest(request, mode, replace(limits, ttft_s=None))
     if later is not None and limits.ttft_s is not None:
         ttft = price(later, overlapped=False)["ttft"] / PICO
         if ttft > limits.ttft_s:
-            yield f"ttft_ms = {ttft * 1e3 + 1:,.0f} or more (asked: {limits.ttft_s * 1e3:,.0f})"
+            yield f"ttft_ms = {ttft * 1e3 + 1:_.0f} or more (asked: {limits.ttft_s * 1e3:,.0f})"
 
 
 def _relaxed_context(request: Request) -> Iterator[str]:
@@ -118,7 +132,8 @@ def _relaxed_context(request: Request) -> Iterator[str]:
     while high - low > max(1, high // 64):
         middle = (low + high) // 2
         low, high = (middle, high) if _with_context(request, middle) is not None else (low, middle)
-    yield f"context_tokens = {low:,} or less, prompts shortened to match (asked: {request.load.context_tokens:,})"
+    asked = f"asked: {request.load.context_tokens:,}"
+    yield f"context_tokens = {low:_} or less, prompts shortened to match ({asked})"
 
 
 def _with_context(request: Request, context: int) -> Answer | None:
@@ -133,10 +148,34 @@ def _with_context(request: Request, context: int) -> Answer | None:
     return _fastest(replace(request, load=shorter), ANY, request.limits)
 
 
+def _relaxed_search(request: Request) -> Iterator[str]:
+    """The least batch, where [search] starts above it and that alone helps."""
+    asked = min(request.batches), min(request.micro_batches)
+    alone = replace(request, batches=(1,), micro_batches=(1,))
+    if asked != (1, 1) and _fastest(alone, ANY, request.limits) is not None:
+        yield f"[search] batch = [1], micro_batches = [1] (asked: {asked[0]:,} and {asked[1]} at least)"
+
+
+def _relaxed_fleet(request: Request) -> Iterator[str]:
+    """For each system the least number more of it that alone helps."""
+    for i, (system, count) in enumerate(request.fleet):
+        most = count + MORE_SYSTEMS
+        if _with_count(request, i, most) is not None:
+            more = next((n for n in range(count + 1, most) if _with_count(request, i, n)), most)
+            yield f"{system.name} = {more} (asked: {count})"
+
+
+def _with_count(request: Request, index: int, count: int) -> Answer | None:
+    fleet = list(request.fleet)
+    fleet[index] = (fleet[index][0], count)
+    return _fastest(replace(request, fleet=tuple(fleet)), ANY, request.limits)
+
+
 def _fastest(request: Request, mode: Mode, limits: Limits) -> Answer | None:
-    """The plan of least TPOT for a single request in flight."""
-    alone = replace(request, limits=limits, batches=(1,), micro_batches=(1,))
-    return search(alone, mode).answer
+    """The plan of least TPOT for the fewest requests in flight that are searched."""
+    batch, micro_batches = min(request.batches), min(request.micro_batches)
+    few = replace(request, limits=limits, batches=(batch,), micro_batches=(micro_batches,))
+    return search(few, mode).answer
 
 
 def _tpot(answer: Answer) -> float:

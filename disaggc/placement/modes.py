@@ -73,7 +73,25 @@ def mode_name(pieces: Pieces, names: Sequence[str], assignment: Assignment) -> s
         return f"P/D: prefill on {names[min(prefill)]}, decode on {names[min(decode)]}"
     if len(core) == 1 and len(forward) == 1 and core != forward:
         return f"AFD: attention on {names[min(core)]}, FFN on {names[min(forward)]}"
-    return f"mixed: decode over {' and '.join(names[p] for p in sorted(decode))}"
+    layers = {assignment[n + i] for i, p in enumerate(pieces.pieces) if p.in_layers}
+    if len(layers) == 1 and len(prefill) == 1:
+        return _but_for(pieces, names, assignment, min(layers))
+    return f"mixed: prefill on {_listed(names, prefill)}, decode on {_listed(names, decode)}"
+
+
+def _but_for(pieces: Pieces, names: Sequence[str], assignment: Assignment, home: int) -> str:
+    """A plan whose layers decode at one place, and only an embedding, norm or head elsewhere."""
+    decode = assignment[len(pieces.pieces) :]
+    away: dict[int, list[str]] = {}
+    for piece, place in zip(pieces.pieces, decode, strict=True):
+        if place != home:
+            away.setdefault(place, []).append(piece.role.value)
+    told = ", ".join(f"{' and '.join(roles)} on {names[place]}" for place, roles in sorted(away.items()))
+    return f"P/D: prefill on {names[assignment[0]]}, decode on {names[home]} but {told}"
+
+
+def _listed(names: Sequence[str], places: set[int]) -> str:
+    return " and ".join(names[p] for p in sorted(places))
 
 
 def allowed_places(pricing: Pricing, mode: Mode, memory: bool = True) -> tuple[tuple[int, ...], ...]:
@@ -96,12 +114,10 @@ def allowed_places(pricing: Pricing, mode: Mode, memory: bool = True) -> tuple[t
 
 def holds(device: Device, piece: Piece, formats: Formats) -> bool:
     """Whether a device can hold a piece's weights in their serving format."""
-    bill = piece.work.bill
     if formats.weights != AS_STORED:
-        return not (bill.weight_elements or bill.expert_elements) or serving_format(formats) in device.formats
+        return not piece.stored or serving_format(formats) in device.formats
     names = {32: {"fp32"}, 16: {"bf16", "fp16"}, 8: {"fp8", "int8"}, 4: {"fp4", "int4"}}
-    stored = {**bill.weight_elements, **bill.expert_elements}
-    return all(names.get(bits, {"fp32"}) & set(device.formats) for bits in stored)
+    return all(names.get(bits, {"fp32"}) & set(device.formats) for bits in piece.stored)
 
 
 def serving_format(formats: Formats) -> str:

@@ -6,9 +6,10 @@ of its layers. Flows keep count of how often they occur, within layers and from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from disaggc.cost import Bill, Work
+from disaggc.cost import Bill, Formats, Work, format_bits
 from disaggc.ir import Expr, Graph, Role, Segment, State, parse_dim
 
 Key = tuple[int, int, str]
@@ -25,6 +26,7 @@ class Piece:
         work: What it takes, of one layer.
         kv_elements: Cache elements that one token of one request adds, in one layer.
         fixed_state: State elements that one request keeps whatever its length, in one layer.
+        tables: Elements of lookup tables by stored bits: they lie in memory, a step reads rows of them.
     """
 
     key: Key
@@ -34,6 +36,20 @@ class Piece:
     work: Work
     kv_elements: int
     fixed_state: int
+    tables: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def stored(self) -> dict[int, int]:
+        """Elements of everything that lies in memory for one layer, by stored bits."""
+        bill, found = self.work.bill, dict(self.tables)
+        for kind in (bill.weight_elements, bill.expert_elements):
+            for bits, elements in kind.items():
+                found[bits] = found.get(bits, 0) + elements
+        return found
+
+    def resident_bytes(self, formats: Formats) -> float:
+        """Bytes of all that lies in memory for one layer, in its serving format."""
+        return sum(n * format_bits(formats.weights, bits) / 8 for bits, n in self.stored.items())
 
     @property
     def in_layers(self) -> bool:
@@ -136,7 +152,19 @@ def _piece(
         Work(first.role, bill, first.launches, widths.get(first.index, 0), heads),
         sum(s.heads * s.width for s in states if not _is_fixed(s)),
         sum(s.heads * s.width * (s.window or 1) for s in states if _is_fixed(s)),
+        _tables(graph, first) if first.role is Role.EMBEDDING else {},
     )
+
+
+def _tables(graph: Graph, segment: Segment) -> dict[int, int]:
+    """Elements, by stored bits, of the weights that a segment looks rows up in."""
+    names = (n for i in segment.nodes for n in graph.nodes[i].reads if not graph.costs[i].weight_elements)
+    found: dict[int, int] = {}
+    for name in dict.fromkeys(names):
+        weight = graph.weights.get(name)
+        if weight is not None and weight.integers is None:
+            found[weight.dtype.bits] = found.get(weight.dtype.bits, 0) + weight.elements
+    return found
 
 
 def _is_fixed(state: State) -> bool:

@@ -21,7 +21,16 @@ from functools import cached_property
 
 import numpy as np
 
-from disaggc.cost import Array, Formats, Group, Times, cache_split, format_bits, requests_per_replica, work_time
+from disaggc.cost import (
+    Array,
+    Formats,
+    Group,
+    Times,
+    cache_split,
+    format_bits,
+    requests_per_replica,
+    work_time,
+)
 from disaggc.ir import Phase, Point, Role
 from disaggc.placement.pieces import Edge, Piece, Pieces
 from disaggc.placement.problem import Flow, Problem, Row
@@ -126,7 +135,7 @@ class Pricing:
         """Bytes of all layers' weights of a piece on one device."""
         group, bill = self.groups[place], piece.work.bill
         experts = bill.experts_resident_bytes(self.formats)
-        plain = bill.resident_bytes(self.formats) - experts
+        plain = piece.resident_bytes(self.formats) - experts
         share = self.pipeline_share(piece, place)
         return piece.count * share * (plain / group.tp + experts / group.ep)
 
@@ -159,7 +168,9 @@ class Pricing:
         found = {}
         for p, sender in enumerate(self.groups):
             for q, receiver in enumerate(self.groups):
-                ends = [(g.system.scale_out, max(1, g.devices // g.system.devices)) for g in (sender, receiver)]
+                ends = [
+                    (g.system.scale_out, max(1, g.devices // g.system.devices)) for g in (sender, receiver)
+                ]
                 latency = max(link.latency.si for link, _ in ends)
                 found[p, q] = latency, min(link.bandwidth_one_way.si * ports for link, ports in ends)
         return found
@@ -213,7 +224,12 @@ def write_problem(
     optimistically, as hidden behind their sender's work.
 
     Args:
+        pricing: Pieces and groups.
+        batch: Requests in one micro-batch.
+        micro_batches: How many are in flight.
+        limits: What the tier demands.
         allowed: Places of each item.
+        overlapped: Whether transfers are hidden.
     """
     writer = _Writer(pricing, batch, micro_batches, overlapped)
     places = range(len(pricing.groups))
@@ -274,7 +290,10 @@ class _Writer:
         """Caches live where decode is: a prefix goes to prefill, and what prefill computes comes back."""
         load = self.pricing.load
         before, after = self.item(i, Phase.PREFILL), self.item(i, Phase.DECODE)
-        for source, reader, tokens in ((before, after, load.input_tokens), (after, before, load.cached_tokens)):
+        for source, reader, tokens in (
+            (before, after, load.input_tokens),
+            (after, before, load.cached_tokens),
+        ):
             if tokens:
                 self._handovers.append((len(self.flows), piece, tokens))
                 self.flows.append(Flow(source, (reader,)))
@@ -290,7 +309,9 @@ class _Writer:
         """One micro-batch through one token step, or one prompt through prefill."""
         seconds = self.decode if phase is Phase.DECODE else self.pricing.prefill_seconds
         at = {
-            (self.item(i, phase), p): _pico(seconds[i, p]) for i in range(len(self.pieces)) for p in self.places
+            (self.item(i, phase), p): _pico(seconds[i, p])
+            for i in range(len(self.pieces))
+            for p in self.places
         }
         return Row("path" if phase is Phase.DECODE else "prefill", at, self._crossings(phase, 1.0))
 
@@ -368,7 +389,9 @@ class _Writer:
                 prompt = self.pricing.prompt_cache_bytes(piece, place)
                 at[self.item(i, Phase.PREFILL), place] = math.ceil(prompt / KILO)
         activations = math.ceil(float(self.pricing.activation_bytes(place, in_flight, self.m)) / KILO)
-        return Row(f"memory.{place}", at, {}, resident, activations, int(self.pricing.usable_bytes(place) / KILO))
+        return Row(
+            f"memory.{place}", at, {}, resident, activations, int(self.pricing.usable_bytes(place) / KILO)
+        )
 
 
 def _pico(seconds: float) -> int:

@@ -98,7 +98,7 @@ class Outcome:
 
 
 def search(
-    request: Request, mode: Mode, start: Answer | None = None, tell: Callable[[str], None] = lambda text: None
+    request: Request, mode: Mode, start: Answer | None = None, tell: Callable[[str], None] = lambda _: None
 ) -> Outcome:
     """The plan of most tokens per second among those of ``mode``.
 
@@ -168,7 +168,9 @@ def fewest_devices(request: Request, mode: Mode, outcome: Outcome) -> Outcome:
     systems = [g.system.name for g in mine]
     choices = [g for g in _group_choices(request, mode) if [x.system.name for x in g] == systems]
     fewer = [g for g in choices if _devices(g) < _devices(mine)]
-    limits = replace(request.limits, tpot_s=_tpot_of(answer, outcome.bound * (1 - SIMPLICITY)))
+    allowed = _tpot_of(answer, outcome.bound * (1 - SIMPLICITY))
+    asked = request.limits.tpot_s
+    limits = replace(request.limits, tpot_s=allowed if asked is None else min(allowed, asked))
     for groups in sorted(fewer, key=_devices):
         pricing = Pricing(request.pieces, groups, request.load, request.formats)
         smaller = replace(answer.configuration, pricing=pricing)
@@ -293,4 +295,3 @@ def groups_of(system: System, count: int, layers: int) -> list[Group]:
         full = {d for d in (*degrees, min(devices, system.domain)) if d >= 1}
         return [Group(system, count, tp, 1, max(1, min(devices // tp, layers))) for tp in sorted(full)]
     return [Group(system, count, tp, max(1, devices // tp), 1) for tp in degrees]
-

@@ -42,7 +42,8 @@ def parse_plan(data: bytes, where: str) -> Plan:
         raise PlanError(f"'{where}' is no plan of disaggc: its 'format' is not '{FORMAT}'.")
     if parsed.get("version") != VERSION:
         raise PlanError(
-            f"'{where}' has version {parsed.get('version')!r}; this disaggc reads {VERSION}. Compile it again."
+            f"'{where}' has version {parsed.get('version')!r}; this disaggc reads {VERSION}. "
+            f"Compile it again."
         )
     problem = next(iter(_validator().iter_errors(parsed)), None)
     if problem is not None:
@@ -81,9 +82,13 @@ def _check_files(plan: Plan, folder: Path) -> None:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise PlanError(f"Plan '{folder}' lacks '{name}' ({error.strerror}). Compile it again.") from error
+            raise PlanError(
+                f"Plan '{folder}' lacks '{name}' ({error.strerror}). Compile it again."
+            ) from error
         if found != digest:
-            raise PlanError(f"'{name}' in plan '{folder}' was changed after it was compiled. Compile it again.")
+            raise PlanError(
+                f"'{name}' in plan '{folder}' was changed after it was compiled. Compile it again."
+            )
 
 
 @functools.cache

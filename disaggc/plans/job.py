@@ -122,13 +122,17 @@ def _check(job: Job, where: str) -> None:
         raise JobError(f"{where}: [fleet] is empty. Name at least one system, such as vr-nvl72 = 1.")
     for name, count in job.fleet.items():
         if count < 1:
-            raise JobError(f"{where}: [fleet] {name} = {count} must be 1 or more. Leave the line out for none.")
+            raise JobError(
+                f"{where}: [fleet] {name} = {count} must be 1 or more. Leave the line out for none."
+            )
     if len(job.tier) != 1:
         raise JobError(
             f"{where}: {len(job.tier)} tiers are given; one is compiled at a time. Write one [[tier]] a job."
         )
     if job.objective.maximise != "throughput":
-        raise JobError(f"{where}: [objective] maximise = '{job.objective.maximise}' is unknown. Use 'throughput'.")
+        raise JobError(
+            f"{where}: [objective] maximise = '{job.objective.maximise}' is unknown. Use 'throughput'."
+        )
     _check_tier(job.tier[0], where)
     for name, values in (("batch", job.search.batch), ("micro_batches", job.search.micro_batches)):
         if any(value < 1 for value in values):
