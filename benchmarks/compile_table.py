@@ -36,7 +36,8 @@ class Measured:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL|FOLDER")
     parser.add_argument("--runs", type=int, default=1, help="runs of each, of which the median is printed")
     options = parser.parse_args()
@@ -50,13 +51,13 @@ def print_row(name: str, path: Path, output: Path, runs: int) -> None:
     """Measure one model and print its row."""
     command = [sys.executable, "-m", "disaggc.cli"]
     inspect = [measure([*command, "inspect", str(path)]) for _ in range(runs)]
-    compile_ = [
-        measure([*command, "compile", str(path), *FLEET, *FORMATS, "-o", str(output), "--force"]) for _ in range(runs)
-    ]
-    told = {0: mode_of(output), 3: "no plan meets the tier"}.get(compile_[0].code, f"exit code {compile_[0].code}")
+    target = ["-o", str(output), "--force"]
+    whole = [measure([*command, "compile", str(path), *FLEET, *FORMATS, *target]) for _ in range(runs)]
+    code = whole[0].code
+    told = {0: mode_of(output), 3: "no plan meets the tier"}.get(code, f"exit code {code}")
     print(
         f"{name:44} {count_of(path):>8,} {seconds(inspect):>10.2f} {megabytes(inspect):>7,.0f} "
-        f"{seconds(compile_):>10.2f} {megabytes(compile_):>7,.0f}  {told}",
+        f"{seconds(whole):>10.2f} {megabytes(whole):>7,.0f}  {told}",
         flush=True,
     )
     shutil.rmtree(output, ignore_errors=True)
@@ -100,12 +101,16 @@ def unpacked(models: Sequence[Path], scratch: Path) -> Iterator[tuple[str, Path]
         found = sorted((*named.rglob("*.onnx"), *named.rglob("*.onnx.xz"))) if named.is_dir() else [named]
         for path in found:
             name = str(path.relative_to(named)) if named.is_dir() else path.name
-            if path.suffix == ".xz":
-                target = scratch / path.stem
-                with lzma.open(path) as packed, target.open("wb") as file:
-                    shutil.copyfileobj(packed, file)
-                path = target
-            yield name.removesuffix(".xz").removesuffix("/model.onnx").removesuffix(".onnx"), path
+            label = name.removesuffix(".xz").removesuffix("/model.onnx").removesuffix(".onnx")
+            yield label, unpack(path, scratch) if path.suffix == ".xz" else path
+
+
+def unpack(path: Path, scratch: Path) -> Path:
+    """An .xz file's content, in ``scratch``."""
+    target = scratch / path.stem
+    with lzma.open(path) as packed, target.open("wb") as file:
+        shutil.copyfileobj(packed, file)
+    return target
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ PROMPT = (7, 3, 11, 5, 2, 13)
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL|FOLDER")
     parser.add_argument("--new-tokens", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=7)
@@ -49,7 +50,8 @@ def main() -> None:
 def print_row(path: Path, folder: Path, new_tokens: int, rounds: int, threads: int) -> None:
     """Compile one model, decode both ways in turn, and print its row."""
     plan = compiled(path, folder)
-    whole_model, split_model = deploy_reference(plan, path.parent, threads), deploy(plan, folder, path.parent, threads)
+    whole_model = deploy_reference(plan, path.parent, threads)
+    split_model = deploy(plan, folder, path.parent, threads)
     whole: list[RunResult] = []
     split: list[RunResult] = []
     for _ in range(rounds + 1):

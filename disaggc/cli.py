@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen = report.Screen()
     try:
         code: int = options.run(options, screen)
+        sys.stdout.flush()
     except DisaggcError as error:
         screen.fail(str(error))
         return error.exit_code
@@ -44,9 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         screen.fail("Interrupted; nothing was written.")
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        _close_stdout()
         return 0
     return code
+
+
+def _close_stdout() -> None:
+    """Nobody reads any more ('disaggc explain | head'): what is still buffered goes nowhere, quietly."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,11 +154,15 @@ Exit code 3: no plan meets the tier; what binds and what would relax it is print
 def _add_compile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "compile", "decide what runs where, and write the plan folder", COMPILE_MORE)
     parser.add_argument("job", type=Path, metavar="JOB.toml|MODEL.onnx")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="plan folder to write")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="plan folder to write"
+    )
     parser.add_argument("--force", action="store_true", help="replace a plan folder that exists")
     parser.add_argument("--json", action="store_true", help="print plan.json instead of a summary")
     model = parser.add_argument_group("for MODEL.onnx instead of a job file")
-    model.add_argument("--system", action="append", default=[], metavar="NAME[=N]", help="a system of the fleet")
+    model.add_argument(
+        "--system", action="append", default=[], metavar="NAME[=N]", help="a system of the fleet"
+    )
     model.add_argument("--tier", metavar="NAME", help="a declared tier, such as gtc2026/premium")
     model.add_argument("--weights", default="as stored", metavar="FORMAT", help="fp8, nvfp4, bf16, ...")
     model.add_argument("--kv", default="as stored", metavar="FORMAT", help="the caches' format")
@@ -173,7 +186,8 @@ def _compile(options: argparse.Namespace, screen: report.Screen) -> int:
         return 0
     _warn(screen, plan.warnings)
     screen.show(*report.summary(plan))
-    screen.show(f"Wrote {options.output}. Next: disaggc explain {options.output}; disaggc verify {options.output}")
+    folder = options.output
+    screen.say(f"Wrote {folder}. Next: disaggc explain {folder}; disaggc verify {folder}")
     return 0
 
 
@@ -184,7 +198,9 @@ def _job(options: argparse.Namespace) -> tuple[Job, Path]:
             raise JobError("A job file names its own fleet and tier. Leave --system and --tier out.")
         return load_job(options.job), options.job.parent
     if not options.system or not options.tier:
-        raise JobError("A model needs a fleet and a tier: add --system NAME[=N] and --tier NAME, or give a JOB.toml.")
+        raise JobError(
+            "A model needs a fleet and a tier: add --system NAME[=N] and --tier NAME, or give a JOB.toml."
+        )
     tier = TierSpec(
         like=options.tier,
         context_tokens=options.context,
@@ -232,7 +248,10 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    more = "Without --prompt-ids three prompts of unequal length are drawn, always the same.\nExit code 1: they differ."
+    more = (
+        "Without --prompt-ids three prompts of unequal length are drawn, always the same.\n"
+        "Exit code 1: they differ."
+    )
     parser = _add(commands, "verify", "run a plan and the uncut model side by side, and compare", more)
     _add_prompts(parser, 16)
     parser.set_defaults(run=_verify)
@@ -260,7 +279,9 @@ def _verify(options: argparse.Namespace, screen: report.Screen) -> int:
     plan = open_plan(options.plan)
     prompts = [_token_ids(text) for text in options.prompt_ids] or _drawn_prompts()
     folder = _model_folder(options)
-    found = runtime.verify(plan, options.plan, folder, prompts, options.max_new_tokens, threads=options.threads)
+    found = runtime.verify(
+        plan, options.plan, folder, prompts, options.max_new_tokens, threads=options.threads
+    )
     if options.json:
         screen.show_json(report.verification_data(found))
     else:
@@ -272,7 +293,9 @@ def _token_ids(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
-        raise JobError(f"--prompt-ids '{text}' must be token ids with commas between, such as 1,2,3.") from error
+        raise JobError(
+            f"--prompt-ids '{text}' must be token ids with commas between, such as 1,2,3."
+        ) from error
 
 
 def _drawn_prompts() -> list[list[int]]:

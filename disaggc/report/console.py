@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 WIDTH = 100
 
@@ -26,26 +27,30 @@ class Screen:
         for part in parts:
             self.out.print(part)
 
+    def say(self, text: str) -> None:
+        """Print a line in which brackets are brackets."""
+        self.out.print(Text(text))
+
     def show_json(self, data: Any) -> None:
         """Print a result for programs: one JSON document."""
         sys.stdout.write(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
     def warn(self, text: str) -> None:
         """Print a warning."""
-        self.err.print(f"[yellow]warning:[/] {_plain(text)}")
+        self.err.print(Text.assemble(("warning:", "yellow"), " ", text))
 
     def fail(self, text: str) -> None:
         """Print an error."""
-        self.err.print(f"[bold red]error:[/] {_plain(text)}")
+        self.err.print(Text.assemble(("error:", "bold red"), " ", text))
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:
         """A line that says what is being done, on a terminal; nothing in a pipe."""
         if not self.err.is_terminal:
-            yield lambda text: None
+            yield lambda _: None
             return
         with self.err.status("starting") as status:
-            yield lambda text: status.update(_plain(text))
+            yield lambda text: status.update(Text(text))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> Table:
@@ -54,7 +59,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
     for i, column in enumerate(columns):
         made.add_column(column, justify="left" if i < left else "right", overflow="fold")
     for row in rows:
-        made.add_row(*(_plain(str(cell)) for cell in row))
+        made.add_row(*(Text(str(cell)) for cell in row))
     return made
 
 
@@ -68,9 +73,12 @@ def amount(value: float, unit: str) -> str:
 
 def _console(stream: Any) -> Console:
     terminal = stream.isatty()
-    return Console(file=stream, width=None if terminal else WIDTH, highlight=False, soft_wrap=not terminal)
+    return _Console(file=stream, width=None if terminal else WIDTH, highlight=False, soft_wrap=not terminal)
 
 
-def _plain(text: str) -> str:
-    """Text in which brackets are no markup."""
-    return text.replace("[", "\\[")
+class _Console(Console):
+    """A console that leaves a closed pipe to the command."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich while it handles a BrokenPipeError; its own way out is exit code 1."""
+        raise BrokenPipeError

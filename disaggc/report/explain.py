@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import RenderableType
+from rich.markup import escape
+from rich.text import Text
 
 from disaggc.plans import Alternative, PhasePlan, Plan, Pool, Stage
 from disaggc.report.console import amount, table
@@ -13,7 +15,8 @@ from disaggc.report.console import amount, table
 def summary(plan: Plan) -> Iterator[RenderableType]:
     """The plan in a few lines: what ``disaggc compile`` prints."""
     p, s = plan.prediction, plan.schedule
-    yield f"[bold]{plan.model.name}[/] for tier {plan.goal.tier}: [bold]{plan.mode}[/]"
+    name, tier = escape(plan.model.name), escape(plan.goal.tier)
+    yield f"[bold]{name}[/] for tier {tier}: [bold]{plan.mode}[/]"
     for pool in plan.pools:
         yield (
             f"  {pool.name}: {pool.devices} of {pool.available} {pool.device} "
@@ -21,15 +24,17 @@ def summary(plan: Plan) -> Iterator[RenderableType]:
             f"{'; '.join(pool.roles)}"
         )
     yield (
-        f"  {s.micro_batches} micro-batch{'es' if s.micro_batches > 1 else ''} of {s.micro_batch:,} requests: "
-        f"{p.tokens_per_s.conservative:,.0f} tokens/s, {p.tokens_per_s_per_user.conservative:,.0f} tokens/s/user "
-        f"(asked: {plan.goal.tokens_per_s_per_user:,.0f}), first token after {p.ttft_us.conservative / 1e3:,.1f} ms "
-        f"(asked: {plan.goal.ttft_ms:,.0f})"
+        f"  {s.micro_batches} micro-batch{'es' if s.micro_batches > 1 else ''} of "
+        f"{s.micro_batch:,} requests: {p.tokens_per_s.conservative:,.0f} tokens/s, "
+        f"{p.tokens_per_s_per_user.conservative:,.0f} tokens/s/user "
+        f"(asked: {plan.goal.tokens_per_s_per_user:,.0f}), "
+        f"first token after {p.ttft_us.conservative / 1e3:,.1f} ms (asked: {plan.goal.ttft_ms:,.0f})"
     )
     yield f"  because {_why(plan)}"
     c = plan.certificate
     yield (
-        f"  {c.status}: {c.candidates:,} configurations considered, {c.solved:,} cuts solved, gap {c.gap:.0%}; "
+        f"  {c.status}: {c.candidates:,} configurations considered, {c.solved:,} cuts solved, "
+        f"gap {c.gap:.0%}; "
         f"re-priced without the solver: {'agrees' if c.checked else 'DISAGREES'}"
     )
     yield f"  weakest number it rests on: {plan.weakest} ({_MEANING[plan.weakest]}); see 'disaggc explain'"
@@ -67,12 +72,13 @@ def explain(plan: Plan) -> Iterator[RenderableType]:
     if plan.rejections:
         yield ""
         yield "[bold]Rejected[/]"
-        yield from (f"  {text}" for text in plan.rejections)
+        yield from (Text(f"  {text}") for text in plan.rejections)
     yield ""
     yield from _prediction(plan)
     yield ""
-    yield f"[bold]Inferred numbers that this rests on[/] ({len(plan.inferred)}; sources: disaggc targets NAME)"
-    yield from (f"  {text}" for text in _folded(plan.inferred))
+    sources = f"{len(plan.inferred)}; sources: disaggc targets NAME"
+    yield f"[bold]Inferred numbers that this rests on[/] ({sources})"
+    yield from (Text(f"  {text}") for text in _folded(plan.inferred))
 
 
 def _memory_table(pools: tuple[Pool, ...]) -> RenderableType:
@@ -162,7 +168,8 @@ def _prediction(plan: Plan) -> Iterator[str]:
     if p.tokens_per_s_per_mw is not None:
         yield f"  {p.tokens_per_s_per_mw:,.0f} tokens/s per MW"
     if p.revenue_usd_per_h:
-        yield f"  {p.revenue_usd_per_h:,.0f} USD/h of output tokens at {plan.goal.price_usd_per_mtok:g} USD/Mtok"
+        sold = f"at {plan.goal.price_usd_per_mtok:g} USD/Mtok"
+        yield f"  {p.revenue_usd_per_h:,.0f} USD/h of output tokens {sold}"
 
 
 def _folded(inferred: tuple[str, ...]) -> list[str]:
@@ -174,6 +181,8 @@ def _folded(inferred: tuple[str, ...]) -> list[str]:
         folds = ".efficiency." in name and name.count(".") > 2
         lines.setdefault((stem if folds else name, value), []).append(leaf)
     return [
-        f"{stem} = {value}" if len(leaves) == 1 and not stem.endswith((".ec", ".em")) else f"{stem} of {', '.join(leaves)} = {value}"
+        f"{stem} = {value}"
+        if len(leaves) == 1 and not stem.endswith((".ec", ".em"))
+        else f"{stem} of {', '.join(leaves)} = {value}"
         for (stem, value), leaves in lines.items()
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import RenderableType
+from rich.markup import escape
 
 from disaggc.cost import AS_STORED, Amounts, Bill, Formats
 from disaggc.ir import Graph, Point, Role
@@ -33,7 +34,7 @@ def inspection(graph: Graph, verbose: bool = False) -> Iterator[RenderableType]:
         graph: After all passes.
         verbose: Every node with its role and evidence, too.
     """
-    yield f"[bold]{graph.name}[/]: {len(graph.nodes):,} ops, {_layers(graph)}, {_parameters(graph)}"
+    yield f"[bold]{escape(graph.name)}[/]: {len(graph.nodes):,} ops, {_layers(graph)}, {_parameters(graph)}"
     yield _states(graph)
     costs = role_costs(graph)
     yield table(

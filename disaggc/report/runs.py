@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,21 @@ if TYPE_CHECKING:  # the report prints what the runtime returns, and needs none 
 
 def run_table(run: RunResult) -> Iterator[RenderableType]:
     """Tokens of each request, and what the phases took."""
-    yield table("New tokens", ("request", "tokens"), [(i, ", ".join(map(str, t))) for i, t in enumerate(run.tokens)], left=2)
+    yield table(
+        "New tokens",
+        ("request", "tokens"),
+        [(i, ", ".join(map(str, t))) for i, t in enumerate(run.tokens)],
+        left=2,
+    )
     yield (
         f"prefill {run.prefill.tokens:,} tokens in {run.prefill.seconds * 1e3:,.1f} ms; decode "
-        f"{run.decode.tokens:,} tokens in {run.decode.seconds * 1e3:,.1f} ms ({run.decode.tokens_per_s:,.0f} tokens/s "
+        f"{run.decode.tokens:,} tokens in {run.decode.seconds * 1e3:,.1f} ms "
+        f"({run.decode.tokens_per_s:,.0f} tokens/s "
         f"on this machine, {run.threads} thread{'s' if run.threads > 1 else ''})"
     )
     for link in run.links:
-        yield f"{link.source} -> {link.target}: {link.messages:,} messages, {link.nbytes:,} bytes of activations"
+        carried = f"{link.messages:,} messages, {link.nbytes:,} bytes of activations"
+        yield f"{link.source} -> {link.target}: {carried}"
     if run.handed_over:
         yield f"cache handed from prefill to decode: {run.handed_over:,} bytes"
 
@@ -36,7 +44,8 @@ def run_data(run: RunResult) -> dict[str, Any]:
         "decode_tokens_per_s": run.decode.tokens_per_s,
         "handed_over_bytes": run.handed_over,
         "links": [
-            {"source": k.source, "target": k.target, "messages": k.messages, "bytes": k.nbytes} for k in run.links
+            {"source": k.source, "target": k.target, "messages": k.messages, "bytes": k.nbytes}
+            for k in run.links
         ],
         "threads": run.threads,
     }
@@ -46,9 +55,11 @@ def verification_table(found: Verification) -> Iterator[RenderableType]:
     """Whether the plan's run equals the uncut model's."""
     count = sum(len(t) for t in found.planned.tokens)
     if found.tokens_equal:
-        yield f"[green]equal[/]: all {count:,} tokens of {len(found.requests)} requests agree with the uncut model"
+        requests = f"{len(found.requests)} requests"
+        yield f"[green]equal[/]: all {count:,} tokens of {requests} agree with the uncut model"
     else:
-        yield f"[bold red]different[/]: {sum(not r.tokens_equal for r in found.requests)} of {len(found.requests)} requests"
+        differing = sum(not r.tokens_equal for r in found.requests)
+        yield f"[bold red]different[/]: {differing} of {len(found.requests)} requests"
         for i, r in enumerate(found.requests):
             if not r.tokens_equal:
                 yield f"  request {i}: first difference at new token {r.first_difference}"
@@ -59,11 +70,20 @@ def verification_data(found: Verification) -> dict[str, Any]:
     """The same for programs."""
     return {
         "tokens_equal": found.tokens_equal,
-        "largest_logit_difference": found.difference,
-        "largest_logit": found.magnitude,
+        "largest_logit_difference": _finite(found.difference),
+        "largest_logit": _finite(found.magnitude),
         "requests": [
-            {"tokens_equal": r.tokens_equal, "first_difference": r.first_difference, "difference": r.difference}
+            {
+                "tokens_equal": r.tokens_equal,
+                "first_difference": r.first_difference,
+                "difference": _finite(r.difference),
+            }
             for r in found.requests
         ],
         "tokens": [list(t) for t in found.planned.tokens],
     }
+
+
+def _finite(value: float) -> float | None:
+    """A number that JSON knows; None for one that is infinite or none."""
+    return value if math.isfinite(value) else None

@@ -20,13 +20,24 @@ def systems_table(library: Library) -> RenderableType:
         )
         for _, system in sorted(library.systems.items())
     ]
-    return table("Systems (disaggc targets NAME shows one with its sources)", ("name", "is", "devices", "memory", "bandwidth"), rows, left=2)
+    return table(
+        "Systems (disaggc targets NAME shows one with its sources)",
+        ("name", "is", "devices", "memory", "bandwidth"),
+        rows,
+        left=2,
+    )
 
 
 def system_table(system: System) -> RenderableType:
     """One system, every figure with confidence and source."""
     rows = [
-        (row.what, f"{row.value} {row.unit}".strip(), row.confidence, f"{row.source} {row.date}".strip(), row.note)
+        (
+            row.what,
+            f"{row.value} {row.unit}".strip(),
+            row.confidence,
+            f"{row.source} {row.date}".strip(),
+            row.note,
+        )
         for row in describe(system)
     ]
     return table(system.title, ("what", "value", "", "source", "note"), rows, left=5)
