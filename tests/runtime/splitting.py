@@ -65,7 +65,7 @@ def read(path: Path) -> onnx.ModelProto:
 def contiguous(model: onnx.ModelProto, parts: int, seed: int) -> list[tuple[int, ...]]:
     """The model's nodes in ``parts`` runs, cut at random positions."""
     count = len(model.graph.node)
-    cuts = [0, *sorted(random.Random(seed).sample(range(1, count), parts - 1)), count]  # noqa: S311 - a test's cut
+    cuts = [0, *sorted(random.Random(seed).sample(range(1, count), parts - 1)), count]
     return [tuple(range(a, b)) for a, b in itertools.pairwise(cuts)]
 
 
