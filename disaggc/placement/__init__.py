@@ -1,8 +1,8 @@
 """Decides: which piece of each layer runs on which pool, with what batch and parallelism, and proves it.
 
-``pieces`` folds a graph into what is placed; ``pricing`` times it on groups of devices; ``cut`` solves
-one exact assignment (CP-SAT); ``search`` goes through configurations until none can be better;
-``check`` re-prices answers without the solver.
+``pieces`` folds a graph into what is placed; ``pricing`` times it on groups of devices; ``formulation``
+writes one configuration's problem; ``cut`` solves it exactly (CP-SAT); ``search`` goes through
+configurations until none can be better; ``check`` re-prices answers without the solver.
 """
 
 from disaggc.placement.check import Verdict, evaluate

@@ -10,8 +10,9 @@ from disaggc.ir import Graph, Phase, State, parse_dim
 from disaggc.ir.dims import CACHED, NEW, Expr
 from disaggc.placement.check import evaluate, row_value
 from disaggc.placement.decide import Decision, Option, bottleneck, tpot_seconds
+from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
 from disaggc.placement.modes import Mode
-from disaggc.placement.pricing import PICO, RESERVE, STEP_OVERHEAD_S, Limits
+from disaggc.placement.pricing import RESERVE, Limits
 from disaggc.placement.search import SIMPLICITY, Answer, price
 from disaggc.plans import (
     Alternative,

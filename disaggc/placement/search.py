@@ -18,9 +18,10 @@ import numpy as np
 from disaggc.cost import Array, Formats, Group
 from disaggc.placement.check import evaluate
 from disaggc.placement.cut import canonical, solve
+from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S, write_problem
 from disaggc.placement.modes import Mode, allowed_places
 from disaggc.placement.pieces import Pieces
-from disaggc.placement.pricing import PICO, STEP_OVERHEAD_S, Limits, Load, Pricing, write_problem
+from disaggc.placement.pricing import Limits, Load, Pricing
 from disaggc.placement.problem import Assignment, Problem
 from disaggc.targets import System
 

@@ -56,14 +56,14 @@ def with_slower_link(system: System, factor: float) -> System:
     return replace(system, scale_out=slower)
 
 
-def decoder(layers: int = 8, ffn: int = 40_000_000, routing: Routing | None = None) -> Pieces:
-    """QKV, core attention and FFN (or experts) of equal layers, then a head."""
-    heads_width = 2 * HEADS * 128
+def decoder(ffn: int = 40_000_000, routing: Routing | None = None, other: int = 8_000_000) -> Pieces:
+    """QKV, core attention and FFN (or experts) of eight equal layers, then a head."""
+    layers, heads_width = 8, 2 * HEADS * 128
     pieces = (
-        _piece(0, Role.QKV, layers, _bill(8_000_000)),
+        _piece(0, Role.QKV, layers, _bill(other)),
         _piece(1, Role.CORE_ATTENTION, layers, _bill(0, cache=heads_width), heads_width),
         _piece(2, Role.FFN if routing is None else Role.EXPERTS, layers, _bill(ffn, routing=routing)),
-        _piece(3, Role.HEAD, 1, _bill(50_000_000)),
+        _piece(3, Role.HEAD, 1, _bill(6 * other)),
     )
     flows = ((0, (1,), layers), (1, (2,), layers), (2, (0, 3), layers))
     edges = [Edge(s, r, TOKENS * Expr.of(WIDTH), n, message=False) for s, r, n in flows]

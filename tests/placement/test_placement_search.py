@@ -11,9 +11,10 @@ from disaggc.cost import Array, Group
 from disaggc.ir import Routing
 from disaggc.placement import Pieces, Request, evaluate, search
 from disaggc.placement.decide import decide, tpot_seconds
+from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S, write_problem
 from disaggc.placement.modes import allowed_places
-from disaggc.placement.pricing import PICO, STEP_OVERHEAD_S, Limits, Load, Pricing, write_problem
-from disaggc.placement.search import SIMPLICITY, Configuration, Floor, groups_of
+from disaggc.placement.pricing import Limits, Load, Pricing
+from disaggc.placement.search import SIMPLICITY, Answer, Configuration, Floor, groups_of
 
 HBM, SRAM = rack("vr-nvl72", 4), rack("groq3-lpx", 4)
 MIXTURE = Routing(64, 4)
@@ -26,6 +27,11 @@ REQUESTS = {
     "many prompts": request(BOTH, load=Load(20_000, 0, 50, 20_100)),
     "small SRAM": request(((HBM, 1), (with_sram(SRAM, 0.2), 1))),
     "slow link": request(((with_slower_link(HBM, 30), 1), (with_slower_link(SRAM, 30), 1))),
+    "slow link, many batches": replace(
+        request(((with_slower_link(HBM, 30), 1), (with_slower_link(SRAM, 30), 1))),
+        batches=(2, 8, 32, 128),
+        micro_batches=(1, 2),
+    ),
     "strict tier": request(BOTH, limits=Limits(1 / 900, 0.05)),
 }
 
@@ -58,6 +64,27 @@ def test_a_chosen_plan_meets_the_tier_however_close_the_tier_is() -> None:
         assert evaluate(problem, chosen.assignment).feasible
 
 
+def test_devices_are_not_saved_where_that_would_miss_the_tier() -> None:
+    """Six SRAM parts beat four by less than what may be given up for devices, and the tier asks for it."""
+    fleet = ((rack("groq3-lpx", 6), 1),)
+    small = request(
+        fleet, decoder(ffn=20_000_000, other=20_000_000), Load(50, 50, 500, 1_000), Limits(None, None)
+    )
+    wanted = replace(small, batches=(4,), micro_batches=(1,))
+    relaxed = decide(wanted).answer
+    best = max(every_answer(wanted), key=lambda answer: answer.tokens_per_s)
+    assert _devices(relaxed) < _devices(best)
+    assert best.tokens_per_s * (1 - SIMPLICITY) <= relaxed.tokens_per_s < best.tokens_per_s
+    limits = Limits(tpot_seconds(best) + 1e-12, None)
+    chosen = decide(replace(wanted, limits=limits)).answer
+    assert _devices(chosen) == _devices(best)
+    assert tpot_seconds(chosen) <= tpot_seconds(best) + 1e-12
+
+
+def _devices(answer: Answer) -> int:
+    return sum(group.devices for group in answer.configuration.pricing.groups)
+
+
 def test_the_same_request_is_decided_alike_twice() -> None:
     first, second = (decide(REQUESTS["dense"]) for _ in range(2))
     assert (first.mode, first.answer.assignment) == (second.mode, second.answer.assignment)
@@ -73,15 +100,14 @@ class _Drawn:
 
 
 @st.composite
-def _drawn(draw: st.DrawFn) -> _Drawn:
+def _drawn(draw: st.DrawFn, most_tokens: int = 100_000, most_requests: int = 5_000) -> _Drawn:
     pieces = draw(st.sampled_from((decoder(), decoder(ffn=120_000_000, routing=MIXTURE))))
     groups = draw(st.tuples(*(st.sampled_from(groups_of(s, 1, pieces.layers)) for s in (HBM, SRAM))))
-    load = Load(
-        draw(st.integers(1, 50_000)), draw(st.integers(0, 100_000)), draw(st.integers(1, 4000)), 160_000
-    )
+    tokens = draw(st.integers(1, most_tokens)), draw(st.integers(0, most_tokens)), draw(st.integers(1, 4_000))
+    load = Load(*tokens, 2 * most_tokens + 4_000)
     assignment = draw(st.tuples(*(st.integers(0, 1) for _ in range(2 * len(pieces.pieces)))))
     pricing = Pricing(pieces, groups, load, FP8)
-    return _Drawn(pricing, assignment, draw(st.integers(1, 5000)), draw(st.integers(1, 4)))
+    return _Drawn(pricing, assignment, draw(st.integers(1, most_requests)), draw(st.integers(1, 4)))
 
 
 @settings(max_examples=50, deadline=None)
@@ -98,7 +124,7 @@ def test_the_bound_is_above_no_assignment(drawn: _Drawn) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(_drawn())
+@given(_drawn(most_tokens=2_000, most_requests=4))
 def test_the_bound_with_memory_is_above_no_assignment_that_fits(drawn: _Drawn) -> None:
     allowed = allowed_places(drawn.pricing, ANY)
     problem = write_problem(drawn.pricing, drawn.batch, drawn.micro_batches, Limits(None, None), allowed)
