@@ -30,8 +30,8 @@ Spans = Mapping[Phase, tuple[Span, ...]]
 def fresh_folder(output: Path, force: bool) -> Iterator[Path]:
     """A temporary folder that becomes ``output`` if the block ends well, and vanishes otherwise.
 
-    An existing ``output`` is replaced with ``force``, in one rename; it is never half overwritten,
-    not by an error and not by Ctrl-C.
+    With ``force`` an existing ``output`` is moved aside, and back if the new one cannot take its place; it
+    is never half overwritten, not by an error and not by Ctrl-C.
 
     Raises:
         OutputError: ``output`` exists, or its parent cannot be written.

@@ -11,7 +11,7 @@ from disaggc.ir.dims import CACHED, NEW, Expr
 from disaggc.placement.check import evaluate, row_value
 from disaggc.placement.decide import Decision, Option, bottleneck, tpot_seconds
 from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
-from disaggc.placement.modes import Mode
+from disaggc.placement.modes import ANY
 from disaggc.placement.pricing import RESERVE, Limits
 from disaggc.placement.search import SIMPLICITY, Answer, price
 from disaggc.plans import (
@@ -138,7 +138,7 @@ def _is_soft(name: str) -> bool:
 
 def _prefill_alone(answer: Answer) -> int:
     """Time to first token with every transfer hidden."""
-    problem = answer.configuration.problem(Limits(None, None), Mode("any"))
+    problem = answer.configuration.problem(Limits(None, None), ANY)
     row = next(r for r in problem.rows if r.name == "ttft")
     return row_value(problem, replace(row, cross={}), answer.assignment)
 
@@ -168,7 +168,7 @@ def _alternative(option: Option) -> Alternative:
 def certificate(decision: Decision, solver: str) -> Certificate:
     """The proof: the searched grid's bound, and the checker's verdict on the answer."""
     answer = decision.answer
-    problem = answer.configuration.problem(decision.request.limits, Mode("any"))
+    problem = answer.configuration.problem(decision.request.limits, ANY)
     verdict = evaluate(problem, answer.assignment)
     checked = verdict.feasible and verdict.objective == answer.objective
     gap = (decision.bound - answer.tokens_per_s) / decision.bound

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from disaggc.errors import InfeasiblePlanError
 from disaggc.placement.diagnose import diagnose, relaxations
 from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
-from disaggc.placement.modes import Mode, mode_name, modes_of
+from disaggc.placement.modes import ANY, Mode, mode_name, modes_of
 from disaggc.placement.search import Answer, Outcome, Request, fewest_devices, price, search
-
-ANY = Mode("any mode")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,12 @@ from dataclasses import replace
 from disaggc.cost import AS_STORED, format_bits
 from disaggc.ir import Phase
 from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
-from disaggc.placement.modes import Mode, holds, serving_format
+from disaggc.placement.modes import ANY, Mode, holds, serving_format
 from disaggc.placement.pieces import Piece
 from disaggc.placement.pricing import RESERVE, Limits
 from disaggc.placement.search import Answer, Request, price, search
 from disaggc.targets import System
 
-ANY = Mode("any mode")
 MORE_SYSTEMS = 4
 """How many more of a system are tried as a cure."""
 

@@ -52,6 +52,10 @@ class Mode:
         return self.rest
 
 
+ANY = Mode("any mode")
+"""Every plan."""
+
+
 def modes_of(systems: Sequence[str]) -> list[Mode]:
     """Colocated on each system, P/D and AFD on each ordered pair."""
     modes = [Mode(f"colocated on {s}", s, s, s, s, pools=(1,)) for s in systems]

@@ -19,7 +19,7 @@ from disaggc.cost import Array, Formats, Group
 from disaggc.placement.check import evaluate
 from disaggc.placement.cut import canonical, solve
 from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S, write_problem
-from disaggc.placement.modes import Mode, allowed_places
+from disaggc.placement.modes import ANY, Mode, allowed_places
 from disaggc.placement.pieces import Pieces
 from disaggc.placement.pricing import Limits, Load, Pricing
 from disaggc.placement.problem import Assignment, Problem
@@ -192,7 +192,7 @@ def _tpot_of(answer: Answer, tokens_per_s: float) -> float:
 
 def price(answer: Answer, overlapped: bool) -> dict[str, int]:
     """Every row of an answer by the checker, conservative or overlapped: picoseconds and kilobytes."""
-    problem = answer.configuration.problem(Limits(None, None), Mode("any"), overlapped)
+    problem = answer.configuration.problem(Limits(None, None), ANY, overlapped)
     return evaluate(problem, answer.assignment).rows
 
 
