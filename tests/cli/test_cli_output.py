@@ -35,7 +35,10 @@ def _json(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str,
 
 def _process(*arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "disaggc.cli", *arguments]
-    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(  # noqa: S603 - ours
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env=buffered
+    )
 
 
 # For programs -------------------------------------------------------------------------------------
@@ -209,12 +212,12 @@ def test_a_pipe_gets_no_escape_codes(plan: Path) -> None:
     assert not any("\x1b" in d.stdout + d.stderr for d in done)
 
 
-@pytest.mark.parametrize("more", [[], ["--json"]])
-def test_a_reader_that_leaves_is_no_error(plan: Path, more: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [("explain",), ("explain", "--json"), ("run", "--json", *PROMPTS)])
+def test_a_reader_that_leaves_is_no_error(plan: Path, arguments: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = _process("explain", str(plan), *more, stdout=writer)
+        done = _process(*arguments, str(plan), stdout=writer)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")

@@ -32,6 +32,14 @@ REQUESTS = {
         batches=(2, 8, 32, 128),
         micro_batches=(1, 2),
     ),
+    **{
+        f"close batches, experts of {ffn / 1e6:g} M": replace(
+            request(BOTH, decoder(ffn, MIXTURE), Load(5_000, 50_000, 500, 60_000)),
+            batches=(4, 6, 8, 12),
+            micro_batches=(1, 2),
+        )
+        for ffn in (10_000_000, 40_000_000)
+    },
     "strict tier": request(BOTH, limits=Limits(1 / 900, 0.05)),
 }
 
