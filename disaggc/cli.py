@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from disaggc import __version__, report
-from disaggc.compiler import Options, analyse, compile_job
 from disaggc.errors import DisaggcError, JobError, PlanError
 from disaggc.ir import Graph, print_graph
 from disaggc.plans import Job, ModelSpec, Plan, SearchSpec, TierSpec, dump_plan, load_job, open_plan
@@ -114,6 +113,8 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _inspect(options: argparse.Namespace, screen: report.Screen) -> int:
+    from disaggc.compiler import Options, analyse  # onnx and the solver take a second to load
+
     texts: dict[str, str] = {}
 
     def after(name: str, graph: Graph) -> None:
@@ -177,6 +178,8 @@ def _add_compile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _compile(options: argparse.Namespace, screen: report.Screen) -> int:
+    from disaggc.compiler import Options, compile_job  # as in _inspect
+
     job, root = _job(options)
     with screen.progress() as tell:
         settings = Options(library=options.library, force=options.force, tell=tell)

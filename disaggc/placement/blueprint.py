@@ -64,14 +64,15 @@ def _memory(decision: Decision, place: int) -> MemoryMap:
     memory = pricing.groups[place].device.main
     batch = np.asarray(float(configuration.batch))
     weights = kv = 0.0
+    activations = float(pricing.activation_bytes(place, batch, configuration.micro_batches))
     for i, piece in enumerate(decision.request.pieces.pieces):
         if place in (answer.assignment[i], answer.assignment[n + i]):
             weights += pricing.weight_bytes(piece, place)
-        if piece.has_state and answer.assignment[n + i] == place:
+        if answer.assignment[n + i] == place:
             kv += float(pricing.cache_bytes(piece, place, batch, configuration.micro_batches))
-        if piece.has_state and answer.assignment[i] == place:
+            activations += float(pricing.logits_bytes(piece, place, batch, configuration.micro_batches))
+        if answer.assignment[i] == place:
             kv += pricing.prompt_cache_bytes(piece, place)
-    activations = float(pricing.activation_bytes(place, batch, configuration.micro_batches))
     return MemoryMap(memory.name, memory.capacity.si, weights, kv, activations, memory.capacity.si * RESERVE)
 
 

@@ -198,7 +198,7 @@ class _Writer:
         return Row("ttft", path.at, cross, {}, 0, limit)
 
     def memory(self, place: int) -> Row:
-        """Kilobytes on one device of a place: weights of either phase, caches of both, activations."""
+        """Kilobytes on one device of a place: weights, caches, activations and logits, of both phases."""
         resident = {
             (i, place): math.ceil(self.pricing.weight_bytes(piece, place) / KILO)
             for i, piece in enumerate(self.pieces)
@@ -206,11 +206,12 @@ class _Writer:
         in_flight = np.asarray(float(self.batch))
         at: dict[tuple[int, int], int] = {}
         for i, piece in enumerate(self.pieces):
-            if piece.has_state:
-                kept = float(self.pricing.cache_bytes(piece, place, in_flight, self.m))
-                at[self.item(i, Phase.DECODE), place] = math.ceil(kept / KILO)
-                prompt = self.pricing.prompt_cache_bytes(piece, place)
-                at[self.item(i, Phase.PREFILL), place] = math.ceil(prompt / KILO)
+            kept = self.pricing.cache_bytes(piece, place, in_flight, self.m)
+            logits = self.pricing.logits_bytes(piece, place, in_flight, self.m)
+            at[self.item(i, Phase.DECODE), place] = math.ceil(float(kept + logits) / KILO)
+            at[self.item(i, Phase.PREFILL), place] = math.ceil(
+                self.pricing.prompt_cache_bytes(piece, place) / KILO
+            )
         activations = math.ceil(float(self.pricing.activation_bytes(place, in_flight, self.m)) / KILO)
         return Row(
             f"memory.{place}", at, {}, resident, activations, int(self.pricing.usable_bytes(place) / KILO)

@@ -26,6 +26,8 @@ from disaggc.placement.pieces import Edge, Piece, Pieces
 
 RESERVE = 0.1
 """Share of each memory that is kept free: runtime, fragmentation, program text; inferred (vLLM's default)."""
+LIVE_VALUES = 4
+"""Activations of the widest piece that live at once: its input, two inner values and its output; inferred."""
 PREFILL_CHUNK = 8192
 """Tokens of a prompt that are in flight at once, for activation memory (chunked prefill)."""
 
@@ -144,10 +146,20 @@ class Pricing:
         group = self.groups[place]
         element = format_bits(self.formats.activations, self.pieces.activation_bits) / 8
         width = max((p.work.width for p in self.pieces.pieces if p.role is not Role.HEAD), default=0)
-        head = max((p.work.width for p in self.pieces.pieces if p.role is Role.HEAD), default=0)
         requests = requests_per_replica(group, batch) * micro_batches
         chunk = min(self.load.input_tokens, PREFILL_CHUNK)
-        return element * (4 * width * np.maximum(requests, chunk) + head * requests) / group.tp
+        held: Array = element * LIVE_VALUES * width * np.maximum(requests, chunk) / group.tp
+        return held
+
+    def logits_bytes(self, piece: Piece, place: int, batch: Array, micro_batches: int) -> Array:
+        """Bytes of a head's output on one device, for every request in flight; 0 for other pieces."""
+        if piece.role is not Role.HEAD:
+            return np.zeros_like(batch)
+        group = self.groups[place]
+        element = format_bits(self.formats.activations, self.pieces.activation_bits) / 8
+        requests = requests_per_replica(group, batch) * micro_batches
+        held: Array = element * piece.work.width * requests / group.tp
+        return held
 
     def usable_bytes(self, place: int) -> float:
         """Bytes of one device's memory that a plan may fill."""

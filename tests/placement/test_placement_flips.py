@@ -107,18 +107,16 @@ def test_everything_is_on_hbm_when_the_link_is_eight_times_slower(base: Request)
     assert re.fullmatch(reason, _reason(decision, AFD))
 
 
-@pytest.mark.parametrize(("batch", "mode"), [(1024, AFD), (16_384, ON_HBM)])
+@pytest.mark.parametrize(("batch", "place"), [(1024, "groq3-lpx"), (16_384, "vr-nvl72")])
 def test_experts_go_to_hbm_when_the_batch_is_sixteen_times_larger(
-    base: Request, batch: int, mode: str
+    base: Request, batch: int, place: str
 ) -> None:
     crowded = replace(base, load=_load(4_000, 1_000), limits=Limits(1 / 10, 10.0), batches=(batch,))
     decision = decide(crowded)
-    assert decision.mode == mode
-    if mode is ON_HBM:
-        assert _reason(decision, AFD) == (
-            "weights, caches and activations with 16,384 requests in flight, the least of [search], "
-            "do not fit its devices, however they are split"
-        )
+    assert _places(decision, Role.EXPERTS) == {place}
+    assert _places(decision, Role.CORE_ATTENTION) == {"vr-nvl72"}
+    afd = next(option for option in decision.options if option.mode == AFD)
+    assert (afd.chosen, afd.loss == 0) == (place == "groq3-lpx", place == "groq3-lpx")
 
 
 @pytest.mark.parametrize(("context", "mode"), [(2_000, DECODE_ON_SRAM), (128_000, AFD)])
