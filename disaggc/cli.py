@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import random
 import sys
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(options, "run"):
         parser.print_help()
         return 0
+    gc.set_threshold(100_000, 20, 20)  # a large graph is millions of objects that live to the end
     screen = report.Screen()
     try:
         code: int = options.run(options, screen)
