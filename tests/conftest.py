@@ -50,6 +50,15 @@ def analysed(skeleton: Callable[[str], Path]) -> Callable[[str], Graph]:
 
 
 @pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """The folder that holds every small model with weights; tests that want one are skipped without it."""
+    elsewhere = Path(os.environ.get("DISAGGC_MODELS") or REPOSITORY.parent / "shared" / "models")
+    if not (elsewhere / "mobius").is_dir():
+        pytest.skip(f"'{elsewhere}' does not hold the models with weights; set DISAGGC_MODELS")
+    return elsewhere
+
+
+@pytest.fixture(scope="session")
 def runnable() -> Callable[[str], Path]:
     """Name in ``skeletons.SMALL`` to a model with weights; the test is skipped where there is none."""
 
