@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from skeletons import MODELS, SKELETONS, in_folders
 
 from disaggc.frontends import read_graph
@@ -16,6 +17,10 @@ from disaggc.ir import Graph
 from disaggc.passes import load_pipeline, run
 
 REPOSITORY = MODELS.parents[1]
+
+# The same examples on each run, however slow the machine: a red CI must mean a change.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

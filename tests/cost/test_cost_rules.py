@@ -29,14 +29,14 @@ def _flops(
 
 
 @given(SMALL, SMALL, SMALL, SMALL)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_matmul_costs_two_flops_a_multiply_add(b: int, m: int, k: int, n: int) -> None:
     counted = multiply_adds(lambda: array(b, m, k) @ array(k, n))
     assert _flops("MatMul", [(b, m, k), (k, n)], (b, m, n)) == 2 * counted
 
 
 @given(SMALL, SMALL, SMALL, st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_gemm_costs_two_flops_a_multiply_add_transposed_or_not(m: int, k: int, n: int, flip: bool) -> None:
     a = array(k, m) if flip else array(m, k)
     counted = multiply_adds(lambda: (a.T if flip else a) @ array(k, n))
@@ -44,7 +44,7 @@ def test_gemm_costs_two_flops_a_multiply_add_transposed_or_not(m: int, k: int, n
 
 
 @given(SMALL, st.integers(1, 2), st.integers(1, 2), SMALL, st.integers(0, 3), SMALL, SMALL)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_attention_costs_scores_and_weighted_sum_over_past_and_new(
     batch: int, kv: int, group: int, new: int, past: int, width: int, value: int
 ) -> None:
@@ -68,7 +68,7 @@ def _attend(q: Objects, k: Objects, v: Objects) -> Objects:
 
 
 @given(SMALL, st.integers(1, 4), SMALL, SMALL, st.integers(1, 4), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_moe_costs_the_chosen_experts_of_each_token(
     tokens: int, experts: int, hidden: int, inner: int, chosen: int, gated: bool
 ) -> None:

@@ -21,7 +21,7 @@ LINE = Problem(
 """Item 1 is slow beside item 0; elsewhere it is fast and pays a crossing: 9 against 5."""
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problems())
 def test_the_solver_finds_what_trying_everything_finds(problem: Problem) -> None:
     solution, best = solve(problem), brute_force(problem)
@@ -31,7 +31,7 @@ def test_the_solver_finds_what_trying_everything_finds(problem: Problem) -> None
         assert evaluate(problem, solution.assignment).feasible
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problems())
 def test_the_same_problem_is_solved_alike_twice(problem: Problem) -> None:
     assert solve(problem) == solve(problem)
@@ -42,7 +42,7 @@ def _rank(problem: Problem, assignment: Assignment) -> tuple[int, ...]:
     return (*(verdict.rows[name] for name in problem.tie_breaks), sum(assignment))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problems())
 def test_the_canonical_answer_comes_first_by_the_tie_breaks(problem: Problem) -> None:
     solution = solve(problem)
@@ -56,7 +56,7 @@ def test_the_canonical_answer_comes_first_by_the_tie_breaks(problem: Problem) ->
     assert _rank(problem, chosen) == min(_rank(problem, a) for a in held)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problems())
 def test_the_canonical_answer_does_not_depend_on_the_answer_it_starts_from(problem: Problem) -> None:
     solution = solve(problem)

@@ -118,7 +118,7 @@ def _drawn(draw: st.DrawFn, most_tokens: int = 100_000, most_requests: int = 5_0
     return _Drawn(pricing, assignment, draw(st.integers(1, most_requests)), draw(st.integers(1, 4)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_drawn())
 def test_the_bound_is_above_no_assignment(drawn: _Drawn) -> None:
     allowed = allowed_places(drawn.pricing, ANY, memory=False)
@@ -131,7 +131,7 @@ def test_the_bound_is_above_no_assignment(drawn: _Drawn) -> None:
     assert float(bound[0]) <= true * (1 + 1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_drawn(most_tokens=2_000, most_requests=4))
 def test_the_bound_with_memory_is_above_no_assignment_that_fits(drawn: _Drawn) -> None:
     allowed = allowed_places(drawn.pricing, ANY)

@@ -52,7 +52,7 @@ def _any(hint: Any) -> st.SearchStrategy[Any]:
 PLANS = _any(Plan).map(lambda plan: replace(plan, format=FORMAT, version=VERSION))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(PLANS)
 def test_a_plan_comes_back_as_it_was_written(plan: Plan) -> None:
     data = dump_plan(plan)
