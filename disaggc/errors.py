@@ -10,8 +10,7 @@
     │   └── DeclarationError      a TOML declaration that does not parse or check
     ├── JobError              the job file or the command's own arguments
     ├── PlanError             the plan folder
-    │   ├── OutputError           it cannot be written, or exists already
-    │   └── VerificationError     the plan's run differs from the uncut model's
+    │   └── OutputError           it cannot be written, or exists already
     └── InfeasiblePlanError   nobody: no placement satisfies the job; says what binds
 
 Each class carries the exit code of the command: 1 bad input, 3 no feasible plan. Wrong use of
@@ -69,10 +68,6 @@ class PlanError(DisaggcError):
 
 class OutputError(PlanError):
     """The output folder cannot be written, or exists already."""
-
-
-class VerificationError(PlanError):
-    """The plan's run differs from the run of the uncut model."""
 
 
 class InfeasiblePlanError(DisaggcError):

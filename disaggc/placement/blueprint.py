@@ -12,7 +12,7 @@ from disaggc.placement.check import evaluate, row_value
 from disaggc.placement.decide import Decision, Option, bottleneck, tpot_seconds
 from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
 from disaggc.placement.modes import ANY
-from disaggc.placement.pricing import RESERVE, Limits
+from disaggc.placement.pricing import LIVE_VALUES, RESERVE, Limits
 from disaggc.placement.search import SIMPLICITY, Answer, price
 from disaggc.plans import (
     Alternative,
@@ -31,6 +31,14 @@ from disaggc.targets import Confidence, Figure, figures, weakest
 US = 1e6
 PRICED = ("device.compute", "device.memories", "device.layer_latency", "device.efficiency", "scale_", "hops")
 """How names of figures that predictions rest on begin; power and price come in per watt or dollar alone."""
+
+OWN_CONSTANTS = (
+    f"engine overhead of a step = {STEP_OVERHEAD_S * US:g} us",
+    f"share of each memory kept free = {RESERVE:g}",
+    f"widest activations live at once = {LIVE_VALUES}",
+    "kernels started for each role = passes/costs/serving.toml",
+)
+"""What the cost model itself assumes without a source; shown with the inferred figures of the machines."""
 
 
 def pools(decision: Decision) -> tuple[Pool, ...]:
@@ -233,7 +241,7 @@ def provenance(decision: Decision) -> tuple[str, tuple[str, ...]]:
     )
     rest = [(s.name, name, f) for s in used for name, f in figures(s) if name.startswith(PRICED)]
     inferred = [_told(s, name, f) for s, name, f in rest if f.confidence is Confidence.I]
-    return weakest(f for _, _, f in rest).value, tuple(inferred)
+    return weakest(f for _, _, f in rest).value, (*inferred, *OWN_CONSTANTS)
 
 
 def _told(system: str, name: str, figure: Figure) -> str:

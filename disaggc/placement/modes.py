@@ -12,7 +12,6 @@ from disaggc.placement.pricing import Pricing
 from disaggc.placement.problem import Assignment
 from disaggc.targets import Device
 
-ATTENTION = (Role.QKV, Role.CORE_ATTENTION, Role.OUT_PROJECTION)
 FEED_FORWARD = (Role.EXPERTS, Role.FFN)
 
 
