@@ -5,7 +5,9 @@ read -> passes -> fold -> decide -> lay out -> cut -> write
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,11 +79,24 @@ def analyse(path: Path, options: Options | None = None, source: OnnxModel | None
         ModelError: The file is no model, or contradicts itself.
     """
     options = options or Options()
-    options.tell("reading the model")
-    graph = read_graph(path, source)
 
     def after(name: str, result: Graph) -> None:
         options.tell(f"pass {name}")
         options.after_pass(name, result)
 
-    return run(graph, load_pipeline(options.pipeline, options.library), after)
+    with _uncollected():
+        options.tell("reading the model")
+        graph = read_graph(path, source)
+        return run(graph, load_pipeline(options.pipeline, options.library), after)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection meanwhile: a large graph is millions of objects, all alive, without cycles."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()

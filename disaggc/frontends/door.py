@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -31,13 +32,15 @@ def open_model(path: Path) -> onnx.ModelProto:
         GraphError: The nodes form a cycle.
     """
     model = _parse(path)
-    if any(bytes in map(type, texts) for texts in _texts(model.graph)):
-        raise NotOnnxError(f"'{path}' holds a name that is no UTF-8 text. Export it again, or copy it again.")
-    _check_locations(model, path)
+    survey = _survey(model.graph)
+    check_texts(survey.texts, path)
+    functions = [_survey_of(function.node, {"", *function.input}) for function in model.functions]
+    _check_locations((*survey.locations, *(name for f in functions for name in f.locations)), path)
     foreign = [(f.domain, f.name) for f in model.functions if f.domain != CONTRIB]
     if foreign:
         model = onnx.inliner.inline_selected_functions(model, foreign)
-    _sort(model.graph, path)
+    if not all(part.is_sorted for part in (survey, *functions)):
+        _sort(model.graph, path)
     return model
 
 
@@ -68,47 +71,85 @@ def _parse(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _texts(graph: onnx.GraphProto) -> Iterator[tuple[str, ...]]:
-    """The texts that reading relies on, op by op: protobuf hands out bytes for what is no UTF-8."""
-    for node in graph.node:
-        yield (node.name, node.op_type, node.domain, *node.input, *node.output)
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """What one sweep over a graph finds: each access to a protobuf field costs, so each is read once.
+
+    Attributes:
+        texts: Every text of nodes and weights that reading relies on.
+        locations: Files that hold weights, of control-flow bodies, too.
+        is_sorted: Each node reads only what stands before it.
+    """
+
+    texts: set[str]
+    locations: tuple[str, ...]
+    is_sorted: bool
+
+
+def _survey(graph: onnx.GraphProto) -> _Survey:
+    """A sweep over a graph with its weights."""
+    known = {"", *(tensor.name for tensor in graph.initializer), *(info.name for info in graph.input)}
+    nodes = _survey_of(graph.node, known)
+    entries = [(e.key, e.value) for tensor in graph.initializer for e in tensor.external_data]
+    texts = nodes.texts.union(text for entry in entries for text in entry)
+    locations = {value for key, value in entries if key == "location"}
+    return _Survey(texts, (*nodes.locations, *locations), nodes.is_sorted)
+
+
+def _survey_of(nodes: Iterable[onnx.NodeProto], known: AbstractSet[str]) -> _Survey:
+    """A sweep over nodes; ``known`` is what the first of them may read."""
+    written, labels, tensors = set(known), set(), []
+    is_sorted = True
+    bodies: list[_Survey] = []
+    for node in nodes:
+        labels.add(node.name)
+        labels.add(node.op_type)
+        labels.add(node.domain)
+        is_sorted = is_sorted and written.issuperset(node.input)
         for attribute in node.attribute:
-            yield (attribute.name,)
-            for body in _bodies(attribute):
-                yield from _texts(body)
-    for info in (*graph.value_info, *graph.input, *graph.output):
-        yield (info.name, *_dim_names(info.type.SerializeToString(deterministic=True)))
-    for tensor in graph.initializer:
-        yield (tensor.name, *(text for entry in tensor.external_data for text in (entry.key, entry.value)))
+            labels.add(attribute.name)
+            if attribute.type in _HOLDERS:
+                tensors += [attribute.t, *attribute.tensors]
+                inner = [_survey(body) for body in _bodies(attribute)]
+                is_sorted = is_sorted and not inner
+                bodies += inner
+        written.update(node.output)
+    locations = (e.value for tensor in tensors for e in tensor.external_data if e.key == "location")
+    inside = (name for body in bodies for name in body.locations)
+    return _Survey(labels.union(written, *(b.texts for b in bodies)), (*locations, *inside), is_sorted)
 
 
-@functools.lru_cache(maxsize=65536)
-def _dim_names(spelling: bytes) -> tuple[str, ...]:
-    """The symbolic extents of a serialised type; large graphs repeat few types."""
-    return tuple(dim.dim_param for dim in onnx.TypeProto.FromString(spelling).tensor_type.shape.dim)
+_HOLDERS = frozenset(
+    {
+        onnx.AttributeProto.UNDEFINED,
+        onnx.AttributeProto.TENSOR,
+        onnx.AttributeProto.TENSORS,
+        onnx.AttributeProto.GRAPH,
+        onnx.AttributeProto.GRAPHS,
+    }
+)
+"""Types of attributes that can hold weights or graphs; old files leave the type out."""
 
 
-def _check_locations(model: onnx.ModelProto, path: Path) -> None:
+def check_texts(texts: Iterable[object], path: Path) -> None:
+    """Refuse a name that is no text: protobuf hands it out as bytes.
+
+    Raises:
+        NotOnnxError: One of ``texts`` is no UTF-8.
+    """
+    if bytes in map(type, texts):
+        raise NotOnnxError(f"'{path}' holds a name that is no UTF-8 text. Export it again, or copy it again.")
+
+
+def _check_locations(locations: Iterable[str], path: Path) -> None:
     """Weights must lie in the model's folder: a model from elsewhere must not name files of this machine."""
     folder = path.resolve().parent
-    tensors = (*_tensors(model.graph.node), *model.graph.initializer)
-    functions = (tensor for function in model.functions for tensor in _tensors(function.node))
-    entries = (entry for tensor in (*tensors, *functions) for entry in tensor.external_data)
-    for location in sorted({entry.value for entry in entries if entry.key == "location"}):
+    for location in sorted(set(locations)):
         if "\0" in location or not (folder / location).resolve().is_relative_to(folder):
             raise WeightsError(
                 f"'{path.name}' takes weights from '{location}', outside its own folder '{folder}'. "
                 f"Move the weights beside the model and save it again with a relative location."
             )
-
-
-def _tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    """Tensors in the attributes of nodes, and in the bodies of control flow."""
-    for attribute in (a for node in nodes for a in node.attribute):
-        yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
-        for body in _bodies(attribute):
-            yield from body.initializer
-            yield from _tensors(body.node)
 
 
 def _bodies(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:

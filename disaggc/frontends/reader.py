@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 
 from disaggc.errors import GraphError, WeightsError
-from disaggc.frontends.door import captured, open_model
+from disaggc.frontends.door import captured, check_texts, open_model
 from disaggc.frontends.schemas import least_operands
 from disaggc.frontends.shapes import declared_types, infer_missing
 from disaggc.ir import Dim, DType, Graph, Node, Value, Weight, WeightFile, verify
@@ -48,7 +48,7 @@ def read_graph(path: Path, model: onnx.ModelProto | None = None) -> Graph:
         name=path.stem,
         source=path,
         nodes=nodes,
-        values=MappingProxyType(_values(model)),
+        values=MappingProxyType(_values(model, nodes, path)),
         weights=MappingProxyType(weights),
         inputs=inputs,
         outputs=tuple(o.name for o in model.graph.output),
@@ -73,22 +73,24 @@ def _check_operands(nodes: tuple[Node, ...], opset: int) -> None:
             )
 
 
-def _values(model: onnx.ModelProto) -> dict[str, Value]:
+def _values(model: onnx.ModelProto, nodes: tuple[Node, ...], path: Path) -> dict[str, Value]:
     declared = declared_types(model)
-    typed = declared | {v.name: v for v in infer_missing(model, declared)}
-    values = {name: _value(info) for name, info in typed.items()}
-    for node in model.graph.node:
-        for name in node.output:
+    check_texts(declared, path)
+    check_texts((dim for spelling in set(declared.values()) for dim in _type(spelling)[1] or ()), path)
+    declared.update(infer_missing(model, declared))
+    values = {name: _value(name, spelling) for name, spelling in declared.items()}
+    for node in nodes:
+        for name in node.outputs:
             if name and name not in values:
                 values[name] = Value(name, None, None)
     return values
 
 
-def _value(info: onnx.ValueInfoProto) -> Value:
-    dtype, shape = _type(info.type.SerializeToString(deterministic=True))
+def _value(name: str, spelling: bytes) -> Value:
+    dtype, shape = _type(spelling)
     if shape is not None and "" in shape:
-        shape = tuple(f"?{info.name}.{i}" if dim == "" else dim for i, dim in enumerate(shape))
-    return Value(info.name, dtype, shape)
+        shape = tuple(f"?{name}.{i}" if dim == "" else dim for i, dim in enumerate(shape))
+    return Value(name, dtype, shape)
 
 
 @functools.lru_cache(maxsize=65536)
@@ -157,31 +159,32 @@ def _constant(attribute: AttributeProto) -> TensorProto | None:
 
 
 def _node(node: NodeProto) -> Node:
-    attributes = {a.name: v for a in node.attribute if (v := _attribute(a)) is not None}
+    domain = node.domain
+    has_any = bool(node.attribute)
+    attributes = {a.name: v for a in node.attribute if (v := _attribute(a)) is not None} if has_any else {}
     return Node(
         node.name,
         node.op_type,
-        "" if node.domain == "ai.onnx" else node.domain,
+        "" if domain == "ai.onnx" else domain,
         tuple(node.input),
         tuple(node.output),
         MappingProxyType(attributes) if attributes else _NONE,
-        tuple(captured(node)) if node.attribute else (),
+        tuple(captured(node)) if has_any else (),
     )
 
 
 def _attribute(attribute: AttributeProto) -> Attribute | None:
-    match attribute.type:
-        case AttributeProto.INT:
-            return attribute.i
-        case AttributeProto.FLOAT:
-            return attribute.f
-        case AttributeProto.STRING:
-            return attribute.s.decode("utf-8", "replace")
-        case AttributeProto.INTS:
-            return tuple(attribute.ints)
-        case AttributeProto.FLOATS:
-            return tuple(attribute.floats)
-    return None
+    read = _ATTRIBUTES.get(attribute.type)
+    return read(attribute) if read is not None else None
+
+
+_ATTRIBUTES: dict[int, Callable[[AttributeProto], Attribute]] = {
+    AttributeProto.INT: lambda a: a.i,
+    AttributeProto.FLOAT: lambda a: a.f,
+    AttributeProto.STRING: lambda a: a.s.decode("utf-8", "replace"),
+    AttributeProto.INTS: lambda a: tuple(a.ints),
+    AttributeProto.FLOATS: lambda a: tuple(a.floats),
+}
 
 
 def _warnings(nodes: tuple[Node, ...]) -> Iterator[str]:

@@ -14,10 +14,11 @@ import onnx
 import onnx_ir
 import onnx_shape_inference
 
-Typed = Mapping[str, onnx.ValueInfoProto]
+Typed = Mapping[str, bytes]
+"""Value to its serialised type: large graphs repeat few types, so each is understood once."""
 
 
-def infer_missing(model: onnx.ModelProto, declared: Typed) -> list[onnx.ValueInfoProto]:
+def infer_missing(model: onnx.ModelProto, declared: Typed) -> dict[str, bytes]:
     """Types of values that ``model`` does not declare (or declares with unknown extents).
 
     Args:
@@ -27,16 +28,18 @@ def infer_missing(model: onnx.ModelProto, declared: Typed) -> list[onnx.ValueInf
     Returns:
         What could be inferred, by value; the rest has no entry.
     """
-    missing = [i for i, node in enumerate(model.graph.node) if _lacks(node, declared)]
+    complete = {"", *(name for name, spelling in declared.items() if _is_complete(spelling))}
+    missing = [i for i, n in enumerate(model.graph.node) if not complete.issuperset(n.output)]
+    missing = [i for i in missing if not _is_constant(model.graph.node[i])]
     if not missing:
-        return []
+        return {}
     excerpt = _excerpt(model, _with_shape_arithmetic(model, missing, declared), declared)
     wanted = {name for i in missing for name in model.graph.node[i].output}
     try:
-        typed = _inferred(excerpt).graph
+        typed = declared_types(_inferred(excerpt))
     except onnx_ir.serde.SerdeError:  # a value without a type costs accuracy; what is broken is refused later
-        return []
-    return [v for v in (*typed.value_info, *typed.output) if v.name in wanted and _complete(v)]
+        return {}
+    return {name: typed[name] for name in typed if name in wanted and _is_complete(typed[name])}
 
 
 def _inferred(excerpt: onnx.ModelProto) -> onnx.ModelProto:
@@ -47,20 +50,15 @@ def _inferred(excerpt: onnx.ModelProto) -> onnx.ModelProto:
     return onnx_ir.to_proto(model)
 
 
-def declared_types(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Every type that the file declares, by value."""
+def declared_types(model: onnx.ModelProto) -> dict[str, bytes]:
+    """Every type that the file declares, serialised, by value."""
     graph = model.graph
-    return {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
+    infos = (*graph.value_info, *graph.input, *graph.output)
+    return {info.name: info.type.SerializeToString(deterministic=True) for info in infos}
 
 
-def _lacks(node: onnx.NodeProto, declared: Typed) -> bool:
-    if node.op_type == "Constant" and not node.domain:
-        return False
-    return any(name and not _complete(declared.get(name)) for name in node.output)
-
-
-def _complete(value: onnx.ValueInfoProto | None) -> bool:
-    return value is not None and _is_complete(value.type.SerializeToString(deterministic=True))
+def _is_constant(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Constant" and not node.domain
 
 
 @functools.lru_cache(maxsize=65536)
@@ -77,22 +75,20 @@ def _is_complete(spelling: bytes) -> bool:
 
 def _with_shape_arithmetic(model: onnx.ModelProto, nodes: list[int], declared: Typed) -> list[int]:
     """The nodes, with every integer computation that they read, transitively."""
-    writer = {name: i for i, node in enumerate(model.graph.node) for name in node.output}
     wanted = set(nodes)
-    frontier = list(nodes)
-    while frontier:
-        for name in model.graph.node[frontier.pop()].input:
-            maker = writer.get(name)
-            if maker is not None and maker not in wanted and _is_shape_data(declared.get(name)):
-                wanted.add(maker)
-                frontier.append(maker)
+    needed: set[str] = set()
+    for i in range(max(nodes), -1, -1):
+        node = model.graph.node[i]
+        if i in wanted or not needed.isdisjoint(node.output):
+            wanted.add(i)
+            needed.update(name for name in node.input if name and _is_shape_data(declared.get(name)))
     return sorted(wanted)
 
 
-def _is_shape_data(value: onnx.ValueInfoProto | None) -> bool:
-    if value is None:
+def _is_shape_data(spelling: bytes | None) -> bool:
+    if spelling is None:
         return True
-    tensor = value.type.tensor_type
+    tensor = onnx.TypeProto.FromString(spelling).tensor_type
     return tensor.elem_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32) and len(tensor.shape.dim) <= 1
 
 
@@ -104,10 +100,14 @@ def _excerpt(model: onnx.ModelProto, nodes: Iterable[int], declared: Typed) -> o
     read = {name for node in graph.node for name in node.input if name}
     graph.initializer.extend(t for t in model.graph.initializer if t.name in read)
     constants = {t.name for t in graph.initializer}
-    graph.input.extend(declared[n] for n in sorted(read - written - constants) if n in declared)
-    graph.value_info.extend(declared[n] for n in sorted(written) if n in declared)
+    graph.input.extend(_info(n, declared) for n in sorted(read - written - constants) if n in declared)
+    graph.value_info.extend(_info(n, declared) for n in sorted(written) if n in declared)
     graph.output.extend(onnx.ValueInfoProto(name=n) for n in sorted(written))
     excerpt = onnx.ModelProto(ir_version=model.ir_version, graph=graph)
     excerpt.opset_import.extend(model.opset_import)
     excerpt.functions.extend(model.functions)
     return excerpt
+
+
+def _info(name: str, declared: Typed) -> onnx.ValueInfoProto:
+    return onnx.ValueInfoProto(name=name, type=onnx.TypeProto.FromString(declared[name]))

@@ -6,13 +6,18 @@ from disaggc.errors import GraphError
 from disaggc.ir.graph import Graph
 
 
-def verify(graph: Graph) -> None:
+def verify(graph: Graph, before: Graph | None = None) -> None:
     """Check that values are written once, before they are read, and annotations cover the graph.
+
+    Args:
+        graph: What is checked.
+        before: A graph that was checked already; what both share is not checked again.
 
     Raises:
         GraphError: The graph contradicts itself; the message names the value or node.
     """
-    _check_order(graph)
+    if before is None or any(getattr(graph, part) is not getattr(before, part) for part in _ORDERED):
+        _check_order(graph)
     for name, annotation in (("marks", graph.marks), ("costs", graph.costs)):
         if annotation and len(annotation) != len(graph.nodes):
             raise GraphError(f"{len(annotation)} {name} for {len(graph.nodes)} nodes of '{graph.name}'.")
@@ -20,6 +25,10 @@ def verify(graph: Graph) -> None:
         if state.past not in graph.inputs or state.present not in graph.outputs:
             raise GraphError(f"State '{state.past}' -> '{state.present}' is no graph input and output.")
     _check_segments(graph)
+
+
+_ORDERED = ("nodes", "weights", "inputs", "outputs")
+"""What the order of nodes hangs on."""
 
 
 def _check_order(graph: Graph) -> None:

@@ -7,6 +7,7 @@ what the op's values are: weights, activations that cross memory, state.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,12 +39,15 @@ class AnnotateCost:
         """A new graph with one cost a node, and a warning for each kind of op without flops."""
         seen = _Seen.of(graph, self.rules, self.ops)
         known: dict[Op, Price] = {}
-        prices = []
-        for i, node in enumerate(graph.nodes):
-            op = seen.op(i, node)
+
+        @functools.cache
+        def priced(i: int) -> Price:
+            op = seen.op(i, graph.nodes[i])
             if op not in known:
-                known[op] = price(op, self.rules.by_op.get(node.kind)) if op != FOLDED else _FREE
-            prices.append(known[op])
+                known[op] = price(op, self.rules.by_op.get(op.kind)) if op != FOLDED else _FREE
+            return known[op]
+
+        prices = [priced(i) for i in _twins(graph, seen.reads)]
         warnings = (*graph.warnings, *_complaints(prices))
         return dataclasses.replace(graph, costs=tuple(p.cost for p in prices), warnings=warnings)
 
@@ -52,6 +56,27 @@ FOLDED = Op("folded", (), (), ())
 """What computes from weights alone: a server does so once, before any step."""
 
 _FREE = Price(Cost("free"))
+
+
+def _twins(graph: Graph, reads: Mapping[int, tuple[State, ...]]) -> list[int]:
+    """For each node one that costs the same: in its place in the first layer that is like its own.
+
+    Layers are alike if they are of one class, their roles are equal, and they pay for equal state: a
+    layer that attends to another layer's cache does not.
+    """
+    twins = list(range(len(graph.nodes)))
+    first: dict[object, tuple[int, ...]] = {}
+    for layer in graph.layers:
+        paid = tuple((k, tuple(map(_nameless, reads[i]))) for k, i in enumerate(layer.nodes) if i in reads)
+        roles = tuple((m.role, m.routing, m.all_tokens) for m in map(graph.marks.__getitem__, layer.nodes))
+        model = first.setdefault((layer.layer_class, roles, paid), layer.nodes)
+        for i, twin in zip(layer.nodes, model, strict=True):
+            twins[i] = twin
+    return twins
+
+
+def _nameless(state: State) -> State:
+    return dataclasses.replace(state, past="", present="")
 
 
 def _complaints(prices: list[Price]) -> Iterator[str]:

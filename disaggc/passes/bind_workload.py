@@ -108,7 +108,7 @@ def _over_workload(values: Mapping[str, Value], symbols: Mapping[str, Expr]) -> 
     """The values with every extent over workload symbols; each spelling is worked out once."""
     meaning: dict[Dim, Dim] = {dim: _dim(dim, symbols) for dim in _spellings(values)}
     return {
-        name: dataclasses.replace(value, shape=tuple(meaning.get(d, d) for d in value.shape))
+        name: Value(name, value.dtype, tuple([meaning.get(d, d) for d in value.shape]))
         if value.shape is not None and not meaning.keys().isdisjoint(value.shape)
         else value
         for name, value in values.items()

@@ -79,9 +79,9 @@ def run(
     """
     done: list[str] = []
     for step in passes:
-        graph = step.apply(graph)
+        given, graph = graph, step.apply(graph)
         try:
-            verify(graph)
+            verify(graph, before=given)
         except GraphError as error:
             before = f" (after {', '.join(done)})" if done else ""
             raise GraphError(f"Pass '{step.name}'{before} broke the graph: {error}") from error
