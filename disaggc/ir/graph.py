@@ -239,7 +239,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One repeated layer: the nodes of its blocks and the class of equal layers it belongs to."""
+    """One repeated layer: the class of equal layers it belongs to, and its nodes in that class's order."""
 
     index: int
     layer_class: int

@@ -146,26 +146,36 @@ def _layers(graph: Graph, marks: tuple[Mark, ...]) -> tuple[Layer, ...]:
     for i, mark in enumerate(marks):
         if mark.layer is not None:
             nodes.setdefault(mark.layer, []).append(i)
-    classes: dict[tuple[object, ...], int] = {}
+    classes: dict[tuple[int, ...], int] = {}
+    shapes: dict[tuple[object, ...], int] = {}
     layers = []
     for index in sorted(nodes):
-        layer_class = classes.setdefault(_fingerprint(graph, nodes[index]), len(classes))
-        layers.append(Layer(index, layer_class, tuple(nodes[index])))
+        numbers = _numbered(graph, nodes[index], shapes)
+        alike = sorted(zip(numbers, nodes[index], strict=True))
+        layer_class = classes.setdefault(tuple(n for n, _ in alike), len(classes))
+        layers.append(Layer(index, layer_class, tuple(i for _, i in alike)))
     return tuple(layers)
 
 
-def _fingerprint(graph: Graph, nodes: list[int]) -> tuple[object, ...]:
-    """Equal for layers of equal ops, attributes, wiring, extents and element types."""
-    local = {name: (k, o) for k, i in enumerate(nodes) for o, name in enumerate(graph.nodes[i].writes)}
-    return tuple(
-        (
+def _numbered(graph: Graph, nodes: list[int], shapes: dict[tuple[object, ...], int]) -> list[int]:
+    """A number for each node: that of all nodes with its op, attributes, wiring, extents and element types.
+
+    Wiring is followed back to the layer's inputs, so layers are equal if they have equal numbers equally
+    often, in whatever order a file lists them. ``shapes`` keeps the numbers from layer to layer.
+    """
+    local: dict[str, tuple[int, int]] = {}
+    found = []
+    for node in (graph.nodes[i] for i in nodes):
+        shape = (
             node.kind,
             tuple(sorted(node.attributes.items())),
             tuple(local.get(name) or _typed(graph, name) for name in node.inputs + node.captures),
             tuple(_typed(graph, name) for name in node.outputs),
         )
-        for node in (graph.nodes[i] for i in nodes)
-    )
+        number = shapes.setdefault(shape, len(shapes))
+        found.append(number)
+        local.update((name, (number, o)) for o, name in enumerate(node.writes))
+    return found
 
 
 def _typed(graph: Graph, name: str) -> tuple[object, ...]:

@@ -86,7 +86,8 @@ def _without_cycles(graph: Graph, keys: list[Key]) -> list[Key]:
 
 
 def _execution_order(graph: Graph, keys: list[Key]) -> list[Key]:
-    first: dict[Key, int] = {}
-    for i, key in enumerate(keys):
-        first.setdefault(key, i)
-    return list(nx.lexicographical_topological_sort(_quotient(graph, keys), key=lambda k: first[k]))
+    """Block after block, then by role: the same order for whatever order the file lists its nodes in."""
+    rank = {role.value: place for place, role in enumerate(Role)}
+    return list(
+        nx.lexicographical_topological_sort(_quotient(graph, keys), key=lambda k: (k[0], rank[k[1]], k[2]))
+    )

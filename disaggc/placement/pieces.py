@@ -114,15 +114,33 @@ def fold(graph: Graph) -> Pieces:
         if segment.role is not Role.AUXILIARY:
             groups.setdefault(_key(segment), []).append(segment)
     state_bits = max((s.dtype.bits for s in graph.states), default=16)
-    activation_bits = _activation_bits(graph)
+    bits = state_bits, _activation_bits(graph)
     widths = _widths(graph)
-    pieces = tuple(
-        _piece(graph, key, members, widths, state_bits, activation_bits) for key, members in groups.items()
-    )
-    index = {key: i for i, key in enumerate(groups)}
-    piece_of = {s.index: index[_key(s)] for s in graph.segments if s.role is not Role.AUXILIARY}
+    pieces = tuple(_piece(graph, key, members, widths, *bits) for key, members in _alike(graph, groups, bits))
+    piece_of = {s: i for i, piece in enumerate(pieces) for s in piece.segments}
     edges = _edges(graph, piece_of)
-    return Pieces(pieces, tuple(edges), piece_of, len(graph.layers), state_bits, activation_bits)
+    return Pieces(pieces, tuple(edges), piece_of, len(graph.layers), *bits)
+
+
+def _alike(
+    graph: Graph, groups: Mapping[Key, list[Segment]], bits: tuple[int, int]
+) -> list[tuple[Key, list[Segment]]]:
+    """The groups, those of different classes as one where they do the same work in the same place of a layer.
+
+    An exporter may write one layer apart from its equals (a norm that the others fuse with the add before
+    it); what is equal in both is still one choice.
+    """
+    widths = _widths(graph)
+    ordinals: dict[tuple[int, str], int] = {}
+    merged: dict[str, tuple[Key, list[Segment]]] = {}
+    for key, members in groups.items():
+        layer_class, _, role = key
+        nth = ordinals[layer_class, role] = ordinals.get((layer_class, role), -1) + 1
+        piece = _piece(graph, key, members, widths, *bits)
+        same = (piece.work, piece.kv_elements, piece.fixed_state, piece.tables)
+        apart = key if not piece.in_layers else (role, nth)
+        merged.setdefault(repr((apart, same)), (key, []))[1].extend(members)
+    return [(key, sorted(members, key=lambda s: s.index)) for key, members in merged.values()]
 
 
 def _key(segment: Segment) -> Key:
@@ -202,7 +220,7 @@ def _edges(graph: Graph, piece_of: dict[int, int]) -> list[Edge]:
                 size = str(_elements(graph, name))
                 contents[(*pattern, size)] = contents.get((*pattern, size), 0) + 1
                 messages.setdefault(segment.index, set()).update(readers)
-    edges = [Edge(s, r, parse_dim(size), n, message=False) for (s, r, size), n in contents.items()]
+    edges = [Edge(s, r, parse_dim(size), n, message=False) for (s, r, size), n in sorted(contents.items())]
     return edges + _messages(messages, piece_of) + _feedback(graph, piece_of)
 
 
@@ -212,7 +230,7 @@ def _messages(messages: dict[int, set[int]], piece_of: dict[int, int]) -> list[E
     for source, readers in messages.items():
         key = (piece_of[source], tuple(sorted({piece_of[s] for s in readers})))
         counts[key] = counts.get(key, 0) + 1
-    return [Edge(s, readers, Expr(), n, message=True) for (s, readers), n in counts.items()]
+    return [Edge(s, readers, Expr(), n, message=True) for (s, readers), n in sorted(counts.items())]
 
 
 def _feedback(graph: Graph, piece_of: dict[int, int]) -> list[Edge]:
