@@ -60,7 +60,19 @@ def _constant_types(source: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
 
 
 def _inferred(source: onnx.ModelProto, wanted: Set[str]) -> dict[str, onnx.TypeProto]:
-    """Types by symbolic inference; the model itself is left as it is."""
+    """Types by onnx's own inference, which joins the branches of an ``If``; else by symbolic inference.
+
+    The latter goes on behind contrib ops, but takes one branch's extents for both. A subgraph that declares
+    a wrong extent does not load, so those are left open. The model itself is left as it is.
+    """
+    own = onnx.shape_inference.infer_shapes(source, data_prop=True).graph.value_info
+    found = {value.name: value.type for value in own if value.name in wanted and _is_known(value.type)}
+    return {**_by_symbols(source, wanted - set(found)), **found}
+
+
+def _by_symbols(source: onnx.ModelProto, wanted: Set[str]) -> dict[str, onnx.TypeProto]:
+    if not wanted:
+        return {}
     model = onnx_ir.from_proto(source)
     assert isinstance(model, onnx_ir.Model)
     model = infer_symbolic_shapes(model, warn_on_missing=False)
@@ -68,5 +80,12 @@ def _inferred(source: onnx.ModelProto, wanted: Set[str]) -> dict[str, onnx.TypeP
     for node in model.graph:
         for value in node.outputs:
             if value.name and value.name in wanted and value.type is not None:
-                found[value.name] = onnx_ir.serde.serialize_value(value).type
+                found[value.name] = _open(onnx_ir.serde.serialize_value(value).type)
     return {name: declared for name, declared in found.items() if _is_known(declared)}
+
+
+def _open(declared: onnx.TypeProto) -> onnx.TypeProto:
+    """The type without its extents."""
+    for dim in declared.tensor_type.shape.dim:
+        dim.Clear()
+    return declared
