@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
 
+from disaggc.backends.onnxruntime.extents import Made
 from disaggc.errors import PlanError
 
 
@@ -19,12 +20,14 @@ class Part:
         nodes: Indices into the model's ``graph.node``, ascending.
         inputs: Values it reads that are not its own, past states included.
         outputs: Values it writes that others need, present states included.
+        made: Extents that it makes from its inputs instead of being sent them.
     """
 
     path: str
     nodes: tuple[int, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    made: tuple[Made, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,9 @@ class Boundary:
     outputs: tuple[str, ...]
 
 
-def boundary(source: onnx.ModelProto, parts: Sequence[Sequence[int]]) -> tuple[Boundary, ...]:
+def boundary(
+    source: onnx.ModelProto, parts: Sequence[Sequence[int]], made: Sequence[Collection[str]] = ()
+) -> tuple[Boundary, ...]:
     """What crosses the border of each part. Constants never do: each part gets those that it reads.
 
     A node may be in several parts (a shape computed twice); the first that writes a value is the
@@ -45,6 +50,7 @@ def boundary(source: onnx.ModelProto, parts: Sequence[Sequence[int]]) -> tuple[B
     Args:
         source: The model; its nodes are topologically sorted.
         parts: Node indices of each part, ascending; parts in execution order.
+        made: For each part what it makes for itself; nothing if left out.
 
     Returns:
         One boundary a part.
@@ -56,7 +62,8 @@ def boundary(source: onnx.ModelProto, parts: Sequence[Sequence[int]]) -> tuple[B
     written = [_writes_of(source, nodes) for nodes in parts]
     writer = _first_owner(written)
     constants = constant_names(source.graph)
-    inputs = [_entering(r, constants, w) for r, w in zip(read, written, strict=True)]
+    own = [w.keys() | set(m) for w, m in zip(written, made or [()] * len(parts), strict=True)]
+    inputs = [_entering(r, constants, w) for r, w in zip(read, own, strict=True)]
     _check_order(inputs, writer, {value.name for value in source.graph.input})
     wanted = {name for names in inputs for name in names if name in writer}
     leaving = _graph_outputs(source.graph, writer, _first_owner(read), len(parts))

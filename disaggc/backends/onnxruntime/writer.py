@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 
+from disaggc.backends.onnxruntime.extents import making
 from disaggc.backends.onnxruntime.parts import Part, is_constant, reads
 from disaggc.backends.onnxruntime.value_types import types_of
 from disaggc.backends.onnxruntime.weights import TABLE, Weights, table
@@ -71,6 +72,7 @@ def _model(
     model.functions.extend(_functions(source, nodes))
     graph = model.graph
     graph.name = Path(part.path).stem
+    graph.node.extend(node for made in part.made for node in making(made))
     graph.node.extend(nodes)
     graph.input.extend(onnx.ValueInfoProto(name=name, type=types[name]) for name in part.inputs)
     graph.output.extend(onnx.ValueInfoProto(name=name, type=types[name]) for name in part.outputs)
