@@ -81,6 +81,9 @@ def _memory(decision: Decision, place: int) -> MemoryMap:
             activations += float(pricing.logits_bytes(piece, place, batch, configuration.micro_batches))
         if answer.assignment[i] == place:
             kv += pricing.prompt_cache_bytes(piece, place)
+    for tie in decision.request.pieces.ties:
+        readers = sum(place in (answer.assignment[i], answer.assignment[n + i]) for i in tie.pieces)
+        weights -= max(0, readers - 1) * pricing.tie_bytes(tie, place)
     return MemoryMap(memory.name, memory.capacity.si, weights, kv, activations, memory.capacity.si * RESERVE)
 
 

@@ -20,7 +20,7 @@ import math
 import numpy as np
 
 from disaggc.ir import Phase
-from disaggc.placement.pieces import Edge, Piece
+from disaggc.placement.pieces import Edge, Piece, Tie
 from disaggc.placement.pricing import Limits, Pricing
 from disaggc.placement.problem import Flow, Problem, Row
 
@@ -70,7 +70,7 @@ def write_problem(
         places=len(pricing.groups),
         allowed=allowed,
         flows=tuple(writer.flows),
-        groups=tuple((i, i + pieces) for i in range(pieces)),
+        groups=(*((i, i + pieces) for i in range(pieces)), *(writer.items_of(t) for t in writer.ties)),
         rows=tuple(rows),
         limit=None if limits.tpot_s is None else int((limits.tpot_s - STEP_OVERHEAD_S) * PICO),
         tie_breaks=("messages", "path"),
@@ -86,6 +86,7 @@ class _Writer:
         self.m = micro_batches
         self.overlapped = overlapped
         self.pieces = pricing.pieces.pieces
+        self.ties = pricing.pieces.ties
         self.places = range(len(pricing.groups))
         self.prompts_per_step = micro_batches * batch / pricing.load.output_tokens
         self.decode = pricing.decode_grid(np.asarray([float(batch)]))[:, :, 0]
@@ -98,6 +99,10 @@ class _Writer:
     def item(self, piece: int, phase: Phase) -> int:
         """The item of a piece in a phase."""
         return piece if phase is Phase.PREFILL else piece + len(self.pieces)
+
+    def items_of(self, tie: Tie) -> tuple[int, ...]:
+        """The items that read a tied weight, of both phases."""
+        return tuple(self.item(piece, phase) for phase in PHASES for piece in tie.pieces)
 
     def _lay_flows(self) -> None:
         for phase in PHASES:
@@ -199,10 +204,14 @@ class _Writer:
 
     def memory(self, place: int) -> Row:
         """Kilobytes on one device of a place: weights, caches, activations and logits, of both phases."""
-        resident = {
-            (i, place): math.ceil(self.pricing.weight_bytes(piece, place) / KILO)
-            for i, piece in enumerate(self.pieces)
-        }
+        shared = [self.pricing.tie_bytes(tie, place) for tie in self.ties]
+        resident = {}
+        for i, piece in enumerate(self.pieces):
+            own = self.pricing.weight_bytes(piece, place)
+            own -= sum(held for tie, held in zip(self.ties, shared, strict=True) if i in tie.pieces)
+            resident[i, place] = math.ceil(max(0.0, own) / KILO)
+        for k, held in enumerate(shared):
+            resident[len(self.pieces) + k, place] = math.ceil(held / KILO)
         in_flight = np.asarray(float(self.batch))
         at: dict[tuple[int, int], int] = {}
         for i, piece in enumerate(self.pieces):

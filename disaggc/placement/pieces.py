@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from disaggc.cost import Bill, Formats, Work, format_bits
 from disaggc.ir import Expr, Graph, Role, Segment, State, parse_dim
 
+COPIED = 64 * 1024
+"""Weights of up to this many bytes are simply copied to whoever reads them."""
+
 Key = tuple[int, int, str]
 """Layer class (-1 outside layers), slot in the layer, role."""
 
@@ -83,6 +86,23 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
+class Tie:
+    """A weight that several pieces read (an embedding that is the head, too): one copy where they meet.
+
+    Attributes:
+        pieces: Who reads it.
+        elements: By stored bits.
+    """
+
+    pieces: tuple[int, ...]
+    elements: Mapping[int, int]
+
+    def resident_bytes(self, formats: Formats) -> float:
+        """Bytes of one copy, in its serving format."""
+        return sum(n * format_bits(formats.weights, bits) / 8 for bits, n in self.elements.items())
+
+
+@dataclass(frozen=True, slots=True)
 class Pieces:
     """A folded graph.
 
@@ -92,6 +112,7 @@ class Pieces:
         piece_of: Segment index to piece; auxiliary segments have none.
         layers: How many layers there are.
         state_bits, activation_bits: Stored bits per element.
+        ties: Large weights that several pieces read.
     """
 
     pieces: tuple[Piece, ...]
@@ -100,6 +121,7 @@ class Pieces:
     layers: int
     state_bits: int
     activation_bits: int
+    ties: tuple[Tie, ...] = ()
 
     @property
     def kv_elements(self) -> int:
@@ -119,7 +141,7 @@ def fold(graph: Graph) -> Pieces:
     pieces = tuple(_piece(graph, key, members, widths, *bits) for key, members in _alike(graph, groups, bits))
     piece_of = {s: i for i, piece in enumerate(pieces) for s in piece.segments}
     edges = _edges(graph, piece_of)
-    return Pieces(pieces, tuple(edges), piece_of, len(graph.layers), *bits)
+    return Pieces(pieces, tuple(edges), piece_of, len(graph.layers), *bits, _ties(graph, piece_of))
 
 
 def _alike(
@@ -183,6 +205,23 @@ def _tables(graph: Graph, segment: Segment) -> dict[int, int]:
         if weight is not None and weight.integers is None:
             found[weight.dtype.bits] = found.get(weight.dtype.bits, 0) + weight.elements
     return found
+
+
+def _ties(graph: Graph, piece_of: Mapping[int, int]) -> tuple[Tie, ...]:
+    """Weights worth placing once that are read in several pieces, by the pieces that read them."""
+    owner = _segment_of(graph)
+    readers: dict[str, set[int]] = {}
+    for i, node in enumerate(graph.nodes):
+        if owner[i] in piece_of:
+            for name in node.reads:
+                if name in graph.weights and graph.weights[name].nbytes > COPIED:
+                    readers.setdefault(name, set()).add(piece_of[owner[i]])
+    found: dict[tuple[int, ...], dict[int, int]] = {}
+    for name, pieces in readers.items():
+        if len(pieces) > 1:
+            weight, sums = graph.weights[name], found.setdefault(tuple(sorted(pieces)), {})
+            sums[weight.dtype.bits] = sums.get(weight.dtype.bits, 0) + weight.elements
+    return tuple(Tie(pieces, sums) for pieces, sums in sorted(found.items()))
 
 
 def _is_fixed(state: State) -> bool:

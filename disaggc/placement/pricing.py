@@ -22,7 +22,7 @@ from disaggc.cost import (
     work_time,
 )
 from disaggc.ir import Phase, Point, Role
-from disaggc.placement.pieces import Edge, Piece, Pieces
+from disaggc.placement.pieces import Edge, Piece, Pieces, Tie
 
 RESERVE = 0.1
 """Share of each memory that is kept free: runtime, fragmentation, program text; inferred (vLLM's default)."""
@@ -131,6 +131,10 @@ class Pricing:
         plain = piece.resident_bytes(self.formats) - experts
         share = self.pipeline_share(piece, place)
         return piece.count * share * (plain / group.tp + experts / group.ep)
+
+    def tie_bytes(self, tie: Tie, place: int) -> float:
+        """Bytes on one device of a weight that several pieces share."""
+        return tie.resident_bytes(self.formats) / self.groups[place].tp
 
     def cache_bytes(self, piece: Piece, place: int, batch: Array, micro_batches: int) -> Array:
         """Bytes of all layers' caches of a piece on one device, for every request in flight, over batches."""

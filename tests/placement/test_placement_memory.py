@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import onnx
 import pytest
 from jobs import TINY
-from made import ANY, FP8, LIBRARY
+from made import ANY, FP8, LIBRARY, decoder
 
 from disaggc.cost import Group
 from disaggc.ir import Graph, Role
-from disaggc.placement import fold
+from disaggc.placement import Pieces, fold
 from disaggc.placement.check import evaluate
+from disaggc.placement.pieces import Tie
 from disaggc.placement.pricing import RESERVE, Limits, Load, Pricing
 from disaggc.placement.search import Configuration
 
@@ -88,3 +90,21 @@ def test_weights_that_both_phases_use_at_one_place_are_held_once(analysed: Calla
     one = [1 if i == n + experts else 0 for i in range(2 * n)]
     rows = [evaluate(problem, tuple(a)).rows["memory.1"] for a in (both, one)]
     assert rows[0] == rows[1] > 0
+
+
+def test_a_tied_weight_is_placed_once_on_each_system_that_reads_it() -> None:
+    """An embedding that is the head, too: one copy together, one on each side apart."""
+    alone = decoder()
+    tied = replace(alone, ties=(Tie((0, 3), {16: 30_000_000}),))
+    groups = tuple(Group(LIBRARY.system(name), 1, 1, 8, 1) for name in ("h100-x8", "h20-x8"))
+    together, apart = (0,) * 8, (0, 0, 0, 1) * 2
+    once = math.ceil(30_000_000 / KILO)
+    saved = [_rows(alone, groups, a) - _rows(tied, groups, a) for a in (together, apart)]
+    assert saved[0] == pytest.approx(once, abs=3)
+    assert saved[1] == pytest.approx(0, abs=3)
+
+
+def _rows(pieces: Pieces, groups: tuple[Group, ...], assignment: tuple[int, ...]) -> int:
+    pricing = Pricing(pieces, groups, Load(100, 900, 500, CONTEXT), FP8)
+    rows = evaluate(Configuration(pricing, 8, 1, 0.0).problem(Limits(None, None), ANY), assignment).rows
+    return sum(rows[f"memory.{place}"] for place in range(len(groups)))
