@@ -5,8 +5,19 @@ i of the graph is node i of the protobuf. No weight byte is read.
 """
 
 from disaggc.frontends.door import OnnxModel, open_model, sha256
+from disaggc.frontends.importing import Imported, ImportOptions, import_config
 from disaggc.frontends.reader import read_graph
 from disaggc.frontends.schemas import onnx_signatures
 from disaggc.frontends.unfuse import unfused
 
-__all__ = ["OnnxModel", "onnx_signatures", "open_model", "read_graph", "sha256", "unfused"]
+__all__ = [
+    "ImportOptions",
+    "Imported",
+    "OnnxModel",
+    "import_config",
+    "onnx_signatures",
+    "open_model",
+    "read_graph",
+    "sha256",
+    "unfused",
+]

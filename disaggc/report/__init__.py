@@ -1,6 +1,6 @@
 """What people read: tables on a terminal, sentences with numbers."""
 
-from disaggc.report.console import Screen
+from disaggc.report.console import Screen, amount
 from disaggc.report.explain import explain, summary
 from disaggc.report.inspect import inspection, inspection_data
 from disaggc.report.runs import run_data, run_table, verification_data, verification_table
@@ -8,6 +8,7 @@ from disaggc.report.systems import system_table, systems_table
 
 __all__ = [
     "Screen",
+    "amount",
     "explain",
     "inspection",
     "inspection_data",
