@@ -242,6 +242,13 @@ def _add_prompts(parser: argparse.ArgumentParser, new_tokens: int) -> None:
         metavar="1,2,3",
         help="token ids of a prompt; give it again for a batch, lengths may differ",
     )
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a prompt of text, by the tokenizer.json in the model's folder",
+    )
     parser.add_argument("--max-new-tokens", type=int, default=new_tokens, metavar="N")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="onnxruntime threads")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model's folder, if it moved")
@@ -268,24 +275,37 @@ def _run(options: argparse.Namespace, screen: report.Screen) -> int:
     from disaggc import runtime  # onnxruntime takes its time to load; other commands do without
 
     plan = open_plan(options.plan)
-    if not options.prompt_ids:
-        raise JobError("There is no prompt. Add --prompt-ids 1,2,3 with token ids of the model.")
-    prompts = [_token_ids(text) for text in options.prompt_ids]
+    if not options.prompt_ids and not options.prompt:
+        raise JobError("There is no prompt. Add --prompt 'TEXT', or --prompt-ids 1,2,3 with token ids.")
     folder = _model_folder(options)
+    prompts = _prompts(options, folder)
     result = runtime.run(plan, options.plan, folder, prompts, options.max_new_tokens, threads=options.threads)
+    tokenizer = runtime.Text(folder) if options.prompt else None
+    texts = [tokenizer.text(tokens) for tokens in result.tokens] if tokenizer is not None else []
     if options.json:
-        screen.show_json(report.run_data(result))
+        screen.show_json(report.run_data(result, texts))
     else:
-        screen.show(*report.run_table(result))
+        screen.show(*report.run_table(result, texts))
     return 0
+
+
+def _prompts(options: argparse.Namespace, folder: Path) -> list[list[int]]:
+    """Token ids of every prompt: those given as ids, then those given as text."""
+    from disaggc import runtime  # as in _run
+
+    given = [_token_ids(text) for text in options.prompt_ids]
+    if options.prompt:
+        tokenizer = runtime.Text(folder)
+        given += [tokenizer.ids(text) for text in options.prompt]
+    return given
 
 
 def _verify(options: argparse.Namespace, screen: report.Screen) -> int:
     from disaggc import runtime  # as in _run
 
     plan = open_plan(options.plan)
-    prompts = [_token_ids(text) for text in options.prompt_ids] or _drawn_prompts()
     folder = _model_folder(options)
+    prompts = _prompts(options, folder) or _drawn_prompts()
     found = runtime.verify(
         plan, options.plan, folder, prompts, options.max_new_tokens, threads=options.threads
     )

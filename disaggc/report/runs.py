@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
+from rich.markup import escape
 
 from disaggc.report.console import table
 
@@ -14,14 +15,11 @@ if TYPE_CHECKING:  # the report prints what the runtime returns, and needs none 
     from disaggc.runtime import RunResult, Verification
 
 
-def run_table(run: RunResult) -> Iterator[RenderableType]:
-    """Tokens of each request, and what the phases took."""
-    yield table(
-        "New tokens",
-        ("request", "tokens"),
-        [(i, ", ".join(map(str, t))) for i, t in enumerate(run.tokens)],
-        left=2,
-    )
+def run_table(run: RunResult, texts: Sequence[str] = ()) -> Iterator[RenderableType]:
+    """What each request got, as text where there is a tokenizer, and what the phases took."""
+    shown = texts or [", ".join(map(str, tokens)) for tokens in run.tokens]
+    rows = [(i, escape(text)) for i, text in enumerate(shown)]
+    yield table("New tokens", ("request", "text" if texts else "tokens"), rows, left=2)
     yield (
         f"prefill {run.prefill.tokens:,} tokens in {run.prefill.seconds * 1e3:,.1f} ms; decode "
         f"{run.decode.tokens:,} tokens in {run.decode.seconds * 1e3:,.1f} ms "
@@ -35,10 +33,11 @@ def run_table(run: RunResult) -> Iterator[RenderableType]:
         yield f"cache handed from prefill to decode: {run.handed_over:,} bytes"
 
 
-def run_data(run: RunResult) -> dict[str, Any]:
+def run_data(run: RunResult, texts: Sequence[str] = ()) -> dict[str, Any]:
     """The same for programs."""
     return {
         "tokens": [list(t) for t in run.tokens],
+        "texts": list(texts),
         "prefill_seconds": run.prefill.seconds,
         "decode_seconds": run.decode.seconds,
         "decode_tokens_per_s": run.decode.tokens_per_s,
@@ -55,7 +54,7 @@ def verification_table(found: Verification) -> Iterator[RenderableType]:
     """Whether the plan's run equals the uncut model's."""
     count = sum(len(t) for t in found.planned.tokens)
     if found.tokens_equal:
-        requests = f"{len(found.requests)} requests"
+        requests = f"{len(found.requests)} request{'s' if len(found.requests) != 1 else ''}"
         yield f"[green]equal[/]: all {count:,} tokens of {requests} agree with the uncut model"
     else:
         differing = sum(not r.tokens_equal for r in found.requests)

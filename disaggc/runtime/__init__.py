@@ -8,6 +8,7 @@ subgraphs; it knows nothing of the compiler that made them.
 from disaggc.runtime.driver import Deployment, deploy, run
 from disaggc.runtime.reference import deploy_reference
 from disaggc.runtime.results import Link, PhaseTime, RunResult, StageTime
+from disaggc.runtime.text import Text
 from disaggc.runtime.transport import InProcess, Transport
 from disaggc.runtime.verify import Comparison, Verification, verify
 
@@ -19,6 +20,7 @@ __all__ = [
     "PhaseTime",
     "RunResult",
     "StageTime",
+    "Text",
     "Transport",
     "Verification",
     "deploy",

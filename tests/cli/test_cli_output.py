@@ -16,7 +16,7 @@ from disaggc import __version__, cli
 from disaggc.cli import main
 from disaggc.runtime import Comparison, verify
 
-COMMANDS = ("inspect", "compile", "run", "verify", "explain", "targets")
+COMMANDS = ("inspect", "compile", "run", "verify", "explain", "targets", "import")
 PROMPTS = ("--prompt-ids", "1,2,3", "--max-new-tokens", "3")
 
 
@@ -169,7 +169,7 @@ def test_token_ids_that_are_no_numbers_are_refused(
 
 def test_a_run_without_a_prompt_is_refused(plan: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", str(plan)]) == 1
-    message = "error: There is no prompt. Add --prompt-ids 1,2,3 with token ids of the model.\n"
+    message = "error: There is no prompt. Add --prompt 'TEXT', or --prompt-ids 1,2,3 with token ids.\n"
     assert capsys.readouterr().err == message
 
 
