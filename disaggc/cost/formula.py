@@ -2,26 +2,38 @@
 
     2 * size(Y) * dim(A, -1)
     2 * (size(Q) + size(Y)) * (total if has(past_key) else dim(K, -2))
+    (0 if mode == 'nearest' else 8) * size(Y)
 
-Names are those of the op's schema and the workload symbols. ``size(x)`` is the number of elements,
-``dim(x, i)`` one extent, ``rank(x)`` the number of axes. Conditions are comparisons with == or !=,
-and ``has(x)``: whether an optional input is given. The text is parsed once into a checked tree;
-nothing is ever handed to ``eval``.
+Names are those of the op's schema and the workload symbols.
+
+    size(x)             how many elements an input or output has
+    dim(x, i)           one of its extents
+    rank(x)             how many axes it has
+    count(x)            how many operands a variadic input, the last one of its op, is given
+    volume(a)           the product of the numbers of a list attribute
+    points(x, a)        the product of the extents of all letters in the Einsum equation ``a`` over ``x``
+    log2(number)        its logarithm, of a number that no symbol is in
+
+Conditions are comparisons with == or != of numbers, or of an attribute with a text, and ``has(x)``:
+whether an optional input, output or attribute is given. The text is parsed once into a checked
+tree; nothing is ever handed to ``eval``.
 """
 
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from disaggc.cost.einsum import points
 from disaggc.errors import DeclarationError
 from disaggc.ir import WORKLOAD_SYMBOLS, Expr
 
-ARGUMENTS = {"size": 0, "dim": 1, "rank": 0}
-"""Functions that give a number, with how many numbers they take after the name of an operand."""
+ARGUMENTS = {"size": 0, "dim": 1, "rank": 0, "count": 0, "volume": 0}
+"""Functions of a name, with how many numbers they take after it."""
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Expr, Expr], Expr]] = {
     ast.Add: operator.add,
@@ -42,12 +54,20 @@ class Operands(Protocol):
         """Extents of an input or output by its schema name; None if it is absent or unknown."""
         ...
 
+    def shapes(self, name: str) -> tuple[tuple[Expr, ...] | None, ...]:
+        """Extents of each operand of a variadic input, the last one of its op."""
+        ...
+
     def has(self, name: str) -> bool:
-        """Whether an input or output is there, of known shape or not."""
+        """Whether an input or output is there, of known shape or not, or an attribute is given."""
         ...
 
     def attribute(self, name: str) -> Expr:
-        """A numeric attribute, or its declared default."""
+        """A numeric attribute, or its declared default; the product of a list of numbers."""
+        ...
+
+    def text(self, name: str) -> str:
+        """A text attribute, or its declared default."""
         ...
 
     def symbol(self, name: str) -> Expr:
@@ -99,6 +119,10 @@ def _names(node: ast.expr) -> Iterator[str]:
             yield from _names(operand)
         case ast.IfExp(test=test, body=body, orelse=orelse):
             yield from (*_names_of_condition(test), *_names(body), *_names(orelse))
+        case ast.Call(func=ast.Name(id="points"), args=[ast.Name(id=name), ast.Name(id=equation)], keywords=[]):
+            yield from (name, equation)
+        case ast.Call(func=ast.Name(id="log2"), args=[number], keywords=[]):
+            yield from _names(number)
         case ast.Call(func=ast.Name(id=function), args=[ast.Name(id=name), *rest], keywords=[]) if (
             ARGUMENTS.get(function) == len(rest)
         ):
@@ -111,6 +135,10 @@ def _names_of_condition(node: ast.expr) -> Iterator[str]:
     match node:
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             yield from _names_of_condition(operand)
+        case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[ast.Constant(value=str())]) if (
+            type(op) in _COMPARISON
+        ):
+            yield name
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISON:
             yield from (*_names(left), *_names(right))
         case ast.Call(func=ast.Name(id="has"), args=[ast.Name(id=name)], keywords=[]):
@@ -131,6 +159,14 @@ def _number(node: ast.expr, op: Operands) -> Expr:
             return -_number(operand, op)
         case ast.IfExp(test=test, body=body, orelse=orelse):
             return _number(body if _holds(test, op) else orelse, op)
+        case ast.Call(func=ast.Name(id="log2"), args=[number]):
+            return Expr.of(_log2(_number(number, op)))
+        case ast.Call(func=ast.Name(id="points"), args=[ast.Name(id=name), ast.Name(id=equation)]):
+            return points(op.text(equation), op.shapes(name))
+        case ast.Call(func=ast.Name(id="count"), args=[ast.Name(id=name)]):
+            return Expr.of(len(op.shapes(name)))
+        case ast.Call(func=ast.Name(id="volume"), args=[ast.Name(id=name)]):
+            return op.attribute(name)
         case ast.Call(func=ast.Name(id=function), args=[ast.Name(id=name), *rest]):
             return _call(function, name, [_number(argument, op) for argument in rest], op)
     raise AssertionError(f"unchecked formula: {ast.unparse(node)}")
@@ -140,6 +176,8 @@ def _holds(node: ast.expr, op: Operands) -> bool:
     match node:
         case ast.UnaryOp(operand=operand):
             return not _holds(operand, op)
+        case ast.Compare(left=ast.Name(id=name), ops=[kind], comparators=[ast.Constant(value=str() as text)]):
+            return (op.text(name) == text) is isinstance(kind, ast.Eq)
         case ast.Compare(left=left, ops=[kind], comparators=[right]):
             return _COMPARISON[type(kind)](_number(left, op), _number(right, op))
         case ast.Call(args=[ast.Name(id=name)]):
@@ -159,3 +197,9 @@ def _call(function: str, name: str, arguments: list[Expr], op: Operands) -> Expr
     if index is None or not -len(shape) <= index < len(shape):
         raise ValueError(f"'{name}' has no axis {arguments[0]}")
     return shape[int(index)]
+
+
+def _log2(number: Expr) -> float:
+    if number.constant is None or number.constant <= 0:
+        raise ValueError(f"{number} has no known logarithm")
+    return math.log2(number.constant)

@@ -12,7 +12,7 @@ from disaggc.errors import DeclarationError, nearest
 from disaggc.library import declarations, read_toml
 from disaggc.records import structure
 
-KINDS = ("gemm", "attention", "moe", "norm", "embedding", "elementwise", "movement", "free")
+KINDS = ("gemm", "attention", "moe", "norm", "embedding", "window", "elementwise", "movement", "free")
 
 
 class Signature(Protocol):
@@ -46,6 +46,7 @@ class RuleEntry:
         rows: Inputs of which only the looked-up rows are read.
         experts: Inputs that hold routed experts' weights.
         defaults: Values of attributes that an op may leave out.
+        why: Why ops of kind 'free' cost nothing; they must say so.
         inputs, outputs, attributes: The signature, for ops without a standard schema.
     """
 
@@ -54,7 +55,8 @@ class RuleEntry:
     flops: str = "0"
     rows: tuple[str, ...] = ()
     experts: tuple[str, ...] = ()
-    defaults: dict[str, float] | None = None
+    defaults: dict[str, int | float | str] | None = None
+    why: str = ""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
@@ -77,7 +79,7 @@ class CostRule:
     flops: Formula
     rows: tuple[str, ...]
     experts: tuple[str, ...]
-    defaults: Mapping[str, float]
+    defaults: Mapping[str, int | float | str]
     signature: Signature
 
 
@@ -113,6 +115,8 @@ def _rule(entry: RuleEntry, op: str, standard: Mapping[str, Signature], where: s
     place = f"passes/costs/{where}, op '{op}'"
     if entry.kind not in KINDS:
         raise DeclarationError(f"{place}: Unknown kind '{entry.kind}'.{nearest(entry.kind, KINDS)}")
+    if entry.kind == "free" and not entry.why:
+        raise DeclarationError(f"{place}: Kind 'free' without a reason. Say why it costs nothing in 'why'.")
     signature = _signature(entry, op, standard, place)
     formula = parse_formula(entry.flops, place)
     known = {*signature.inputs, *signature.outputs, *signature.attributes}
