@@ -32,8 +32,17 @@ from disaggc.cost.einsum import points
 from disaggc.errors import DeclarationError
 from disaggc.ir import WORKLOAD_SYMBOLS, Expr
 
-ARGUMENTS = {"size": 0, "dim": 1, "rank": 0, "count": 0, "volume": 0}
-"""Functions of a name, with how many numbers they take after it."""
+NAME, NUMBER = "n", "#"
+FUNCTIONS = {
+    "size": NAME,
+    "dim": NAME + NUMBER,
+    "rank": NAME,
+    "count": NAME,
+    "volume": NAME,
+    "points": NAME + NAME,
+    "log2": NUMBER,
+}
+"""Functions that give a number, with the kinds of their arguments."""
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Expr, Expr], Expr]] = {
     ast.Add: operator.add,
@@ -119,16 +128,20 @@ def _names(node: ast.expr) -> Iterator[str]:
             yield from _names(operand)
         case ast.IfExp(test=test, body=body, orelse=orelse):
             yield from (*_names_of_condition(test), *_names(body), *_names(orelse))
-        case ast.Call(func=ast.Name(id="points"), args=[ast.Name(id=name), ast.Name(id=equation)], keywords=[]):
-            yield from (name, equation)
-        case ast.Call(func=ast.Name(id="log2"), args=[number], keywords=[]):
-            yield from _names(number)
-        case ast.Call(func=ast.Name(id=function), args=[ast.Name(id=name), *rest], keywords=[]) if (
-            ARGUMENTS.get(function) == len(rest)
-        ):
-            yield from (name, *(other for argument in rest for other in _names(argument)))
+        case ast.Call(func=ast.Name(id=function), args=arguments, keywords=[]) if function in FUNCTIONS:
+            yield from _names_of_call(FUNCTIONS[function], arguments)
         case _:
             raise ValueError(f"'{ast.unparse(node)}' is not allowed")
+
+
+def _names_of_call(kinds: str, arguments: list[ast.expr]) -> Iterator[str]:
+    """The names that a call reads, if its arguments are of ``kinds``."""
+    if len(kinds) != len(arguments):
+        raise ValueError(f"{len(arguments)} arguments instead of {len(kinds)}")
+    for kind, argument in zip(kinds, arguments, strict=True):
+        if kind == NAME and not isinstance(argument, ast.Name):
+            raise ValueError(f"'{ast.unparse(argument)}' is no name")
+        yield from _names(argument)
 
 
 def _names_of_condition(node: ast.expr) -> Iterator[str]:
@@ -161,14 +174,8 @@ def _number(node: ast.expr, op: Operands) -> Expr:
             return _number(body if _holds(test, op) else orelse, op)
         case ast.Call(func=ast.Name(id="log2"), args=[number]):
             return Expr.of(_log2(_number(number, op)))
-        case ast.Call(func=ast.Name(id="points"), args=[ast.Name(id=name), ast.Name(id=equation)]):
-            return points(op.text(equation), op.shapes(name))
-        case ast.Call(func=ast.Name(id="count"), args=[ast.Name(id=name)]):
-            return Expr.of(len(op.shapes(name)))
-        case ast.Call(func=ast.Name(id="volume"), args=[ast.Name(id=name)]):
-            return op.attribute(name)
         case ast.Call(func=ast.Name(id=function), args=[ast.Name(id=name), *rest]):
-            return _call(function, name, [_number(argument, op) for argument in rest], op)
+            return _call(function, name, rest, op)
     raise AssertionError(f"unchecked formula: {ast.unparse(node)}")
 
 
@@ -185,18 +192,27 @@ def _holds(node: ast.expr, op: Operands) -> bool:
     raise AssertionError(f"unchecked condition: {ast.unparse(node)}")
 
 
-def _call(function: str, name: str, arguments: list[Expr], op: Operands) -> Expr:
+def _call(function: str, name: str, rest: list[ast.expr], op: Operands) -> Expr:
+    match function, rest:
+        case "count", _:
+            return Expr.of(len(op.shapes(name)))
+        case "points", [ast.Name(id=equation)]:
+            return points(op.text(equation), op.shapes(name))
+        case "volume", _:
+            return op.attribute(name)
     shape = op.shape(name)
     if shape is None:
         raise ValueError(f"'{name}' is absent or has no known shape")
     if function == "rank":
         return Expr.of(len(shape))
-    if function == "size":
-        return Expr.product(shape)
-    index = arguments[0].constant
-    if index is None or not -len(shape) <= index < len(shape):
-        raise ValueError(f"'{name}' has no axis {arguments[0]}")
-    return shape[int(index)]
+    return Expr.product(shape) if function == "size" else _axis(name, shape, _number(rest[0], op))
+
+
+def _axis(name: str, shape: tuple[Expr, ...], index: Expr) -> Expr:
+    axis = index.constant
+    if axis is None or not -len(shape) <= axis < len(shape):
+        raise ValueError(f"'{name}' has no axis {index}")
+    return shape[int(axis)]
 
 
 def _log2(number: Expr) -> float:
