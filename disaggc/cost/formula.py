@@ -86,11 +86,17 @@ class Operands(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """A checked formula. ``names`` are the schema names that it reads."""
+    """A checked formula.
+
+    Attributes:
+        names: The schema names that it reads.
+        variadic: Those of them that it takes for variadic inputs.
+    """
 
     text: str
     tree: ast.expr
     names: frozenset[str]
+    variadic: frozenset[str] = frozenset()
 
     def evaluate(self, op: Operands) -> Expr:
         """Its value on one op.
@@ -112,7 +118,14 @@ def parse_formula(text: str, where: str) -> Formula:
         names = frozenset(_names(tree))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # of the parser, on nested texts
         raise DeclarationError(f"{where}: '{text}' is no cost formula: {error}.") from error
-    return Formula(text, tree, names - set(WORKLOAD_SYMBOLS))
+    return Formula(text, tree, names - set(WORKLOAD_SYMBOLS), frozenset(_variadic(tree)))
+
+
+def _variadic(tree: ast.expr) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="count" | "points"), args=[ast.Name(id=name), *_]):
+                yield name
 
 
 def _names(node: ast.expr) -> Iterator[str]:

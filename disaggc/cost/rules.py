@@ -123,6 +123,8 @@ def _rule(entry: RuleEntry, op: str, standard: Mapping[str, Signature], where: s
     for name in sorted({*formula.names, *entry.experts, *entry.rows, *(entry.defaults or {})}):
         if name not in known:
             raise DeclarationError(f"{place}: Its schema has no '{name}'.{nearest(name, known)}")
+    for name in sorted(formula.variadic - set(signature.inputs[-1:])):
+        raise DeclarationError(f"{place}: '{name}' is not its last input. Only that one may be variadic.")
     return CostRule(op, entry.kind, formula, entry.rows, entry.experts, entry.defaults or {}, signature)
 
 
