@@ -76,6 +76,11 @@ def run(op: str, inputs: Sequence[Given], outputs: int = 1, **attributes: Any) -
     return Run(dict(flops), results)
 
 
+def expected(op: str, inputs: Sequence[Given], outputs: int = 1, /, **attributes: Any) -> list[Any]:
+    """What the reference implementation computes."""
+    return list(ReferenceEvaluator(model(op, inputs, outputs, attributes)).run(None, feeds(inputs)))
+
+
 def shape(given: Given) -> Shape | None:
     """The extents of an input."""
     return given if isinstance(given, tuple) or given is None else given.shape
