@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from disaggc.cost import Op, Operand, load_rules, price
 from disaggc.frontends import onnx_signatures
+from disaggc.ir import Point
 
 RULES = load_rules(onnx_signatures())
 Shape = tuple[int, ...]
@@ -87,15 +88,21 @@ def shape(given: Given) -> Shape | None:
 
 
 def flops(
-    op: str, inputs: Sequence[Given], outputs: Sequence[npt.NDArray[Any] | Shape], **attributes: Any
+    op: str,
+    inputs: Sequence[Given],
+    outputs: Sequence[npt.NDArray[Any] | Shape],
+    at: tuple[int, int, int] | None = None,
+    **attributes: Any,
 ) -> float:
-    """What the declared rule says."""
+    """What the declared rule says; ``at`` a batch, new and cached tokens if it asks for them."""
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes.items()}
     ins = tuple(None if i is None else Operand(shape(i)) for i in inputs)
     priced = price(
         Op(op, tuple(given.items()), ins, tuple(Operand(shape(o)) for o in outputs)), RULES.by_op[op]
     )
     assert priced.complaint == ""
+    if at is not None:
+        return float(priced.cost.flops.evaluate(Point(*at)))
     constant = priced.cost.flops.constant
     assert constant is not None
     return constant

@@ -49,7 +49,7 @@ def _one_window(op: str, window: list[Real]) -> Real:
 @settings(max_examples=10)
 def test_pools_cost_their_windows(op: str, channels: int, size: list[int], kernel: int) -> None:
     inputs: list[Given] = [(1, channels, *size)]
-    options = {"kernel_shape": [kernel] * len(size)}
+    options: dict[str, Any] = {"kernel_shape": [kernel] * len(size)}
     (wanted,) = expected(op, inputs, **options)
     pooled, counted = operations(lambda: _pool(op, reals(feeds(inputs)["in0"]), kernel))
     np.testing.assert_allclose(values(pooled), wanted, rtol=1e-5)

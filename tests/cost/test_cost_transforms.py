@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def _between(image: Objects, y: float, x: float) -> Real:
 def test_linear_resizing_costs_four_neighbours(channels: int, height: int, width: int, bigger: int) -> None:
     sizes = np.asarray([1, channels, height * bigger, width * bigger])
     inputs: list[Given] = [(1, channels, height, width), None, None, sizes]
-    options = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    options: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
     (wanted,) = expected("Resize", inputs, **options)
     image = reals(feeds(inputs)["in0"][0])
     rows = np.linspace(0, height - 1, height * bigger)
