@@ -85,8 +85,9 @@ def _complaints(nodes: Sequence[Node], prices: list[Price]) -> Iterator[str]:
         if priced.complaint:
             where.setdefault(priced.complaint, []).append(node)
     for complaint, found in sorted(where.items()):
+        first = found[0].name or ", ".join(found[0].writes)
         yield (
-            f"{complaint}: {len(found)} priced by the bytes they read and write, first '{found[0].name}'. "
+            f"{complaint}: {len(found)} priced by the bytes they read and write, first '{first}'. "
             f"Declare the op in passes/costs/*.toml, here or in a folder of your own (--library)."
         )
 

@@ -109,6 +109,9 @@ class Real:
     def larger(self, other: Real) -> Real:
         return self._counted(max(self.value, other.value))
 
+    def smaller(self, other: Real) -> Real:
+        return self._counted(min(self.value, other.value))
+
     def apply(self, function: Callable[[float], float]) -> Real:
         """A function of one number, counted as one."""
         return self._counted(function(self.value))

@@ -38,12 +38,19 @@ def model(nodes: list[onnx.NodeProto], given: Arrays, weights: Arrays, results: 
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
-def run(op: str, inputs: Sequence[npt.NDArray[Any] | None], outputs: int, **attributes: Any) -> list[Any]:
-    """Run one contrib op."""
+def run(
+    op: str,
+    inputs: Sequence[npt.NDArray[Any] | None],
+    outputs: int,
+    /,
+    domain: str = CONTRIB,
+    **attributes: Any,
+) -> list[Any]:
+    """Run one op."""
     names = ["" if array is None else f"in{k}" for k, array in enumerate(inputs)]
     given = {name: array for name, array in zip(names, inputs, strict=True) if array is not None}
     results = [f"out{k}" for k in range(outputs)]
-    node = helper.make_node(op, names, results, domain=CONTRIB, **attributes)
+    node = helper.make_node(op, names, results, domain=domain, **attributes)
     made = model([node], given, {}, results).SerializeToString()
     session = InferenceSession(made, providers=["CPUExecutionProvider"])
     return list(session.run(None, given))

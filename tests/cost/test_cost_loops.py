@@ -11,6 +11,7 @@ import pytest
 from counting import Objects, Real, operations, reals, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernels import random, run
 from reference import Given, expected, feeds, flops
 
 SMALL = st.integers(1, 4)
@@ -67,6 +68,53 @@ def test_global_pools_cost_every_element(op: str, channels: int, size: int) -> N
     np.testing.assert_allclose(values(pooled), wanted, rtol=1e-5)
     saved = pooled.size if op == "MaxPool" else 0
     assert flops(f"Global{op}", inputs, [wanted]) == counted + saved
+
+
+def _normalised(x: Objects, size: int) -> Objects:
+    """LRN, channels beyond the first and the last being 0."""
+    result = x.copy()
+    alpha, beta, bias = 1e-4, 0.75, Real(1)
+    squares = np.concatenate(
+        [reals(np.zeros(((size - 1) // 2, x.shape[1]))), x * x, reals(np.zeros((size // 2, x.shape[1])))]
+    )
+    for channel, place in np.ndindex(*x.shape):
+        total = sum(squares[channel : channel + size, place], start=Real(0))
+        divisor = (bias + total * Real(alpha / size)).apply(lambda v: v**beta)
+        result[channel, place] = x[channel, place] / divisor
+    return result
+
+
+@given(channels=SMALL, length=SMALL, size=st.sampled_from([1, 3, 5]))
+@settings(max_examples=10)
+def test_local_response_costs_its_channels(channels: int, length: int, size: int) -> None:
+    given = random(1, channels, length, 1)
+    (wanted,) = run(
+        "LRN", [given], 1, "", size=size
+    )  # the reference implementation errs at the last channels
+    x = reals(given[0, :, :, 0])
+    result, counted = operations(lambda: _normalised(x, size))
+    np.testing.assert_allclose(values(result), wanted[0, :, :, 0], rtol=1e-5)
+    assert flops("LRN", [given], [wanted], size=size) == counted
+
+
+def _overlaps(boxes: Objects) -> list[Real]:
+    """Intersection over union of every pair, and how it compares with a threshold."""
+    areas = [(c - a) * (d - b) for a, b, c, d in boxes]
+    found = []
+    for (one, first), (other, second) in itertools.combinations(zip(boxes, areas, strict=True), 2):
+        top, left = one[0].larger(other[0]), one[1].larger(other[1])
+        bottom, right = (one[k].smaller(other[k]) for k in (2, 3))
+        shared = (bottom - top).larger(Real(0)) * (right - left).larger(Real(0))
+        found.append((shared / (first + second - shared)).larger(Real(0.5)))
+    return found
+
+
+@pytest.mark.parametrize("boxes", [8, 20])
+def test_suppression_costs_the_overlap_of_every_pair_at_most(boxes: int) -> None:
+    _, counted = operations(lambda: _overlaps(reals(np.random.default_rng(3).uniform(0, 1, (boxes, 4)))))
+    rule = flops("NonMaxSuppression", [(1, boxes, 4), (1, 1, boxes)], [(1, 3)])
+    assert abs(rule - counted) <= 13 / 2 * boxes  # a box with itself, instead of its area
+    assert flops("NonMaxSuppression", [(2, boxes, 4), (2, 5, boxes)], [(1, 3)]) == 10 * rule
 
 
 # Recurrent cells, by the equations of their documentation.
