@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,14 @@ from disaggc.cost import Op, Operand, price
 X: Shape = (7, 90)
 LAST = np.asarray([1])
 FUNCTIONS: list[tuple[str, list[Given], dict[str, Any]]] = [
+    ("Bernoulli", [X], {}),
+    ("BlackmanWindow", [np.asarray(200)], {}),
     ("Celu", [X], {}),
     ("Elu", [X], {}),
     ("Gelu", [X], {"approximate": "none"}),
     ("GroupNormalization", [(3, 4, 90), (4,), (4,)], {"num_groups": 2}),
+    ("HammingWindow", [np.asarray(200)], {}),
+    ("HannWindow", [np.asarray(200)], {}),
     ("HardSigmoid", [X], {}),
     ("HardSwish", [X], {}),
     ("LayerNormalization", [X, (90,), (90,)], {}),
@@ -39,6 +44,7 @@ FUNCTIONS: list[tuple[str, list[Given], dict[str, Any]]] = [
     ("Selu", [X], {}),
     ("Shrink", [X], {}),
     ("Softmax", [X], {}),
+    ("SoftmaxCrossEntropyLoss", [X, np.arange(7)], {}),
     ("Softplus", [X], {}),
     ("Softsign", [X], {}),
     ("SwiGLU", [X, X], {"alpha": 2.0}),
@@ -94,8 +100,8 @@ def test_an_op_costs_what_its_function_costs(
     op: str, inputs: list[Given], attributes: dict[str, Any]
 ) -> None:
     counted, outputs = _written_out(op, inputs, attributes)
-    elements = np.prod(shape(inputs[0]) or ())
-    rows = elements / (shape(inputs[0]) or (1,))[-1]
+    extents = shape(inputs[0]) or outputs[0]
+    elements, rows = math.prod(extents), math.prod(extents[:-1])
     few = 10 + 8 * rows  # what the function does with a row's sums, and with its own constants
     assert flops(op, inputs, outputs, **attributes) == pytest.approx(counted, abs=few)
     assert few < elements, "a flop more or less an element would go unseen"

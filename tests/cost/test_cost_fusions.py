@@ -59,7 +59,8 @@ FUSIONS: list[tuple[str, list[Given], list[Shape], dict[str, Any], list[Part]]] 
         "GemmaRotaryEmbedding", [X, HEADS, HEADS, X, X], [HEADS, X], {},
         [
             ("Sin", [X], [X]), ("Cos", [X], [X]), MUL, MUL, ADD,
-            ("Mul", [HEADS, HEADS], [HEADS]), ("Mul", [HEADS, HEADS], [HEADS]), ("Add", [HEADS, HEADS], [HEADS]),
+            ("Mul", [HEADS, HEADS], [HEADS]), ("Mul", [HEADS, HEADS], [HEADS]),
+            ("Add", [HEADS, HEADS], [HEADS]),
         ],
     ),
     (

@@ -70,6 +70,12 @@ def test_global_pools_cost_every_element(op: str, channels: int, size: int) -> N
     assert flops(f"Global{op}", inputs, [wanted]) == counted + saved
 
 
+def test_a_global_pool_is_a_pool_of_one_window() -> None:
+    x, y = (1, 3, 4, 5), (1, 3, 1, 1)
+    for op in ("MaxPool", "AveragePool", "LpPool"):
+        assert flops(f"Global{op}", [x], [y]) == flops(op, [x], [y], kernel_shape=[4, 5])
+
+
 def _normalised(x: Objects, size: int) -> Objects:
     """LRN, channels beyond the first and the last being 0."""
     result = x.copy()
