@@ -22,66 +22,24 @@ tree; nothing is ever handed to ``eval``.
 from __future__ import annotations
 
 import ast
-import math
-import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
-from disaggc.cost.einsum import points
+from disaggc.cost.evaluate import ARITHMETIC, COMPARISON, Operands, evaluate
 from disaggc.errors import DeclarationError
 from disaggc.ir import WORKLOAD_SYMBOLS, Expr
 
-NAME, NUMBER = "n", "#"
+OPERAND, LIST, ATTRIBUTE, NUMBER = "o", "l", "a", "#"
 FUNCTIONS = {
-    "size": NAME,
-    "dim": NAME + NUMBER,
-    "rank": NAME,
-    "count": NAME,
-    "volume": NAME,
-    "points": NAME + NAME,
+    "size": OPERAND,
+    "dim": OPERAND + NUMBER,
+    "rank": OPERAND,
+    "count": LIST,
+    "volume": ATTRIBUTE,
+    "points": LIST + ATTRIBUTE,
     "log2": NUMBER,
 }
-"""Functions that give a number, with the kinds of their arguments."""
-
-_ARITHMETIC: dict[type[ast.operator], Callable[[Expr, Expr], Expr]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-}
-_COMPARISON: dict[type[ast.cmpop], Callable[[Expr, Expr], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-}
-
-
-class Operands(Protocol):
-    """What a formula asks of the op it is evaluated on."""
-
-    def shape(self, name: str) -> tuple[Expr, ...] | None:
-        """Extents of an input or output by its schema name; None if it is absent or unknown."""
-        ...
-
-    def shapes(self, name: str) -> tuple[tuple[Expr, ...] | None, ...]:
-        """Extents of each operand of a variadic input, the last one of its op."""
-        ...
-
-    def has(self, name: str) -> bool:
-        """Whether an input or output is there, of known shape or not, or an attribute is given."""
-        ...
-
-    def attribute(self, name: str) -> Expr:
-        """A numeric attribute, or its declared default; the product of a list of numbers."""
-        ...
-
-    def text(self, name: str) -> str:
-        """A text attribute, or its declared default."""
-        ...
-
-    def symbol(self, name: str) -> Expr:
-        """A workload symbol."""
-        ...
+"""Functions that give a number, with the kinds of their arguments; a list is a variadic input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +48,16 @@ class Formula:
 
     Attributes:
         names: The schema names that it reads.
-        variadic: Those of them that it takes for variadic inputs.
+        operands: Those of inputs and outputs.
+        attributes: Those of attributes.
+        variadic: Those of variadic inputs.
     """
 
     text: str
     tree: ast.expr
     names: frozenset[str]
+    operands: frozenset[str] = frozenset()
+    attributes: frozenset[str] = frozenset()
     variadic: frozenset[str] = frozenset()
 
     def evaluate(self, op: Operands) -> Expr:
@@ -104,7 +66,7 @@ class Formula:
         Raises:
             ValueError: An operand that it needs has no known shape.
         """
-        return _number(self.tree, op)
+        return evaluate(self.tree, op)
 
 
 def parse_formula(text: str, where: str) -> Formula:
@@ -118,14 +80,32 @@ def parse_formula(text: str, where: str) -> Formula:
         names = frozenset(_names(tree))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # of the parser, on nested texts
         raise DeclarationError(f"{where}: '{text}' is no cost formula: {error}.") from error
-    return Formula(text, tree, names - set(WORKLOAD_SYMBOLS), frozenset(_variadic(tree)))
+    names -= set(WORKLOAD_SYMBOLS)
+    variadic = _arguments(tree, LIST)
+    operands = _arguments(tree, OPERAND) | variadic
+    return Formula(text, tree, names, operands, names - operands - _asked_for(tree), variadic)
 
 
-def _variadic(tree: ast.expr) -> Iterator[str]:
+def _arguments(tree: ast.expr, kind: str) -> frozenset[str]:
+    """The names that functions take for arguments of this kind."""
+    return frozenset(
+        argument.id
+        for function, arguments in _calls(tree)
+        for expected, argument in zip(FUNCTIONS.get(function, ""), arguments, strict=False)
+        if expected == kind and isinstance(argument, ast.Name)
+    )
+
+
+def _asked_for(tree: ast.expr) -> frozenset[str]:
+    """The names that conditions ask for, whatever they are."""
+    return frozenset(a.id for f, (a, *_) in _calls(tree) if f == "has" and isinstance(a, ast.Name))
+
+
+def _calls(tree: ast.expr) -> Iterator[tuple[str, list[ast.expr]]]:
     for node in ast.walk(tree):
         match node:
-            case ast.Call(func=ast.Name(id="count" | "points"), args=[ast.Name(id=name), *_]):
-                yield name
+            case ast.Call(func=ast.Name(id=function), args=arguments):
+                yield function, arguments
 
 
 def _names(node: ast.expr) -> Iterator[str]:
@@ -135,7 +115,7 @@ def _names(node: ast.expr) -> Iterator[str]:
             return
         case ast.Name(id=name):
             yield name
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
             yield from (*_names(left), *_names(right))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             yield from _names(operand)
@@ -152,7 +132,7 @@ def _names_of_call(kinds: str, arguments: list[ast.expr]) -> Iterator[str]:
     if len(kinds) != len(arguments):
         raise ValueError(f"{len(arguments)} arguments instead of {len(kinds)}")
     for kind, argument in zip(kinds, arguments, strict=True):
-        if kind == NAME and not isinstance(argument, ast.Name):
+        if kind != NUMBER and not isinstance(argument, ast.Name):
             raise ValueError(f"'{ast.unparse(argument)}' is no name")
         yield from _names(argument)
 
@@ -162,73 +142,12 @@ def _names_of_condition(node: ast.expr) -> Iterator[str]:
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             yield from _names_of_condition(operand)
         case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[ast.Constant(value=str())]) if (
-            type(op) in _COMPARISON
+            type(op) in COMPARISON
         ):
             yield name
-        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISON:
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARISON:
             yield from (*_names(left), *_names(right))
         case ast.Call(func=ast.Name(id="has"), args=[ast.Name(id=name)], keywords=[]):
             yield name
         case _:
             raise ValueError(f"'{ast.unparse(node)}' is no condition")
-
-
-def _number(node: ast.expr, op: Operands) -> Expr:
-    match node:
-        case ast.Constant(value=int() | float() as value):
-            return Expr.of(value)
-        case ast.Name(id=name):
-            return op.symbol(name) if name in WORKLOAD_SYMBOLS else op.attribute(name)
-        case ast.BinOp(left=left, op=kind, right=right):
-            return _ARITHMETIC[type(kind)](_number(left, op), _number(right, op))
-        case ast.UnaryOp(operand=operand):
-            return -_number(operand, op)
-        case ast.IfExp(test=test, body=body, orelse=orelse):
-            return _number(body if _holds(test, op) else orelse, op)
-        case ast.Call(func=ast.Name(id="log2"), args=[number]):
-            return Expr.of(_log2(_number(number, op)))
-        case ast.Call(func=ast.Name(id=function), args=[ast.Name(id=name), *rest]):
-            return _call(function, name, rest, op)
-    raise AssertionError(f"unchecked formula: {ast.unparse(node)}")
-
-
-def _holds(node: ast.expr, op: Operands) -> bool:
-    match node:
-        case ast.UnaryOp(operand=operand):
-            return not _holds(operand, op)
-        case ast.Compare(left=ast.Name(id=name), ops=[kind], comparators=[ast.Constant(value=str() as text)]):
-            return (op.text(name) == text) is isinstance(kind, ast.Eq)
-        case ast.Compare(left=left, ops=[kind], comparators=[right]):
-            return _COMPARISON[type(kind)](_number(left, op), _number(right, op))
-        case ast.Call(args=[ast.Name(id=name)]):
-            return op.has(name)
-    raise AssertionError(f"unchecked condition: {ast.unparse(node)}")
-
-
-def _call(function: str, name: str, rest: list[ast.expr], op: Operands) -> Expr:
-    match function, rest:
-        case "count", _:
-            return Expr.of(len(op.shapes(name)))
-        case "points", [ast.Name(id=equation)]:
-            return points(op.text(equation), op.shapes(name))
-        case "volume", _:
-            return op.attribute(name)
-    shape = op.shape(name)
-    if shape is None:
-        raise ValueError(f"'{name}' is absent or has no known shape")
-    if function == "rank":
-        return Expr.of(len(shape))
-    return Expr.product(shape) if function == "size" else _axis(name, shape, _number(rest[0], op))
-
-
-def _axis(name: str, shape: tuple[Expr, ...], index: Expr) -> Expr:
-    axis = index.constant
-    if axis is None or not -len(shape) <= axis < len(shape):
-        raise ValueError(f"'{name}' has no axis {index}")
-    return shape[int(axis)]
-
-
-def _log2(number: Expr) -> float:
-    if number.constant is None or number.constant <= 0:
-        raise ValueError(f"{number} has no known logarithm")
-    return math.log2(number.constant)

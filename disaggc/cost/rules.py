@@ -119,13 +119,24 @@ def _rule(entry: RuleEntry, op: str, standard: Mapping[str, Signature], where: s
         raise DeclarationError(f"{place}: Kind 'free' without a reason. Say why it costs nothing in 'why'.")
     signature = _signature(entry, op, standard, place)
     formula = parse_formula(entry.flops, place)
-    known = {*signature.inputs, *signature.outputs, *signature.attributes}
-    for name in sorted({*formula.names, *entry.experts, *entry.rows, *(entry.defaults or {})}):
-        if name not in known:
-            raise DeclarationError(f"{place}: Its schema has no '{name}'.{nearest(name, known)}")
-    for name in sorted(formula.variadic - set(signature.inputs[-1:])):
-        raise DeclarationError(f"{place}: '{name}' is not its last input. Only that one may be variadic.")
+    _check_names(entry, formula, signature, place)
     return CostRule(op, entry.kind, formula, entry.rows, entry.experts, entry.defaults or {}, signature)
+
+
+def _check_names(entry: RuleEntry, formula: Formula, signature: Signature, place: str) -> None:
+    """Each name must be what the rule takes it for."""
+    inputs, attributes = signature.inputs, sorted(signature.attributes)
+    operands = (*inputs, *signature.outputs)
+    uses = (
+        (formula.operands, operands, "input or output"),
+        (formula.attributes | (entry.defaults or {}).keys(), attributes, "attribute"),
+        (formula.names, (*operands, *attributes), "name"),
+        ({*entry.rows, *entry.experts}, inputs, "input"),
+        (formula.variadic, inputs[-1:], "last input"),
+    )
+    for names, known, what in uses:
+        for name in sorted(names - set(known)):
+            raise DeclarationError(f"{place}: Its schema has no {what} '{name}'.{nearest(name, known)}")
 
 
 def _signature(entry: RuleEntry, op: str, standard: Mapping[str, Signature], place: str) -> Signature:

@@ -147,12 +147,18 @@ def test_a_users_rule_prices_their_op(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
-        ('ops = ["MatMul"]\nkind = "gemm"\nflops = "size(YY)"', "Its schema has no 'YY'. Did you mean 'Y'?"),
+        (
+            'ops = ["MatMul"]\nkind = "gemm"\nflops = "size(YY)"',
+            "Its schema has no input or output 'YY'. Did you mean 'Y'?",
+        ),
         (
             'ops = ["Gather"]\nkind = "embedding"\nrows = ["dat"]',
-            "Its schema has no 'dat'. Did you mean 'data'?",
+            "Its schema has no input 'dat'. Did you mean 'data'?",
         ),
-        ('ops = ["Gemm"]\nkind = "gemm"\ndefaults = { tranA = 0 }', "no 'tranA'. Did you mean 'transA'?"),
+        (
+            'ops = ["Gemm"]\nkind = "gemm"\ndefaults = { tranA = 0 }',
+            "no attribute 'tranA'. Did you mean 'transA'?",
+        ),
         ('ops = ["MatMul"]\nkind = "gem"', "Unknown kind 'gem'. Did you mean 'gemm'?"),
         ('ops = ["MatMull"]\nkind = "gemm"', "No schema has this op. Did you mean 'MatMul'?"),
         ('ops = ["MatMul"]\nkind = "gemm"\nflop = "1"', "Unknown key 'flop'. Did you mean 'flops'?"),
@@ -163,7 +169,16 @@ def test_a_users_rule_prices_their_op(tmp_path: Path) -> None:
             'ops = ["Reshape"]\nkind = "free"',
             "Kind 'free' without a reason. Say why it costs nothing in 'why'.",
         ),
-        ('ops = ["Gemm"]\nkind = "gemm"\nflops = "count(A)"', "'A' is not its last input"),
+        ('ops = ["Gemm"]\nkind = "gemm"\nflops = "count(A)"', "Its schema has no last input 'A'."),
+        (
+            'ops = ["Gemm"]\nkind = "gemm"\nflops = "size(alpha)"',
+            "Its schema has no input or output 'alpha'.",
+        ),
+        ('ops = ["Gemm"]\nkind = "gemm"\nflops = "volume(A)"', "Its schema has no attribute 'A'."),
+        ('ops = ["Gemm"]\nkind = "gemm"\nflops = "2 * B"', "Its schema has no attribute 'B'."),
+        ('ops = ["Gemm"]\nkind = "gemm"\nflops = "1 if A == \'a\' else 2"', "has no attribute 'A'."),
+        ('ops = ["Gemm"]\nkind = "gemm"\nflops = "1 if has(D) else 2"', "Its schema has no name 'D'."),
+        ('ops = ["Gather"]\nkind = "embedding"\nrows = ["output"]', "Its schema has no input 'output'."),
     ],
 )
 def test_a_misspelt_rule_is_refused_with_the_nearest_name(tmp_path: Path, rule: str, words: str) -> None:
