@@ -85,6 +85,11 @@ def profile(made: onnx.ModelProto, given: Arrays, folder: Path) -> dict[str, Mov
     }
 
 
-def random(*shape: int) -> npt.NDArray[np.float32]:
+def random(*shape: int, seed: int = 0) -> npt.NDArray[np.float32]:
     """Random numbers."""
-    return np.random.default_rng(sum(shape)).uniform(-1, 1, shape).astype(np.float32)
+    return np.random.default_rng([seed, *shape]).uniform(-1, 1, shape).astype(np.float32)
+
+
+def several(count: int, *shape: int) -> list[npt.NDArray[np.float32]]:
+    """Arrays of one shape, each of other random numbers."""
+    return [random(*shape, seed=seed) for seed in range(count)]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from counting import Tally, tally
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import random, run
+from kernels import random, run, several
 from reference import flops
 
 Array = npt.NDArray[Any]
@@ -61,24 +61,12 @@ def _projection(op: str, inputs: Sequence[Array | None]) -> int:
 def test_multi_head_attention_costs_every_key(
     batch: int, new: int, past: int, heads: int, width: int
 ) -> None:
-    q, k, v = (random(batch, new, heads * width + 0 * i) for i in range(3))
-    old = [random(batch, heads, past, width), random(batch, heads, past, width)] if past else []
-    inputs = [q, k, v, None, None, None, *old]
-    keys, values = (
-        np.concatenate([*[o], _heads(x, heads)], axis=2) if past else _heads(x, heads)
-        for x, o in zip((k, v), old or (k, v), strict=True)
-    )
-    outputs = 3 if past else 1
-    _check(
-        "MultiHeadAttention",
-        inputs,
-        _heads(q, heads),
-        keys,
-        values,
-        outputs,
-        num_heads=heads,
-        unidirectional=1,
-    )
+    q, k, v = several(3, batch, new, heads * width)
+    old = several(2, batch, heads, past, width)
+    inputs = [q, k, v, None, None, None, *(old if past else [])]
+    keys, values = (np.concatenate([o, _heads(x, heads)], axis=2) for x, o in zip((k, v), old, strict=True))
+    options: dict[str, Any] = {"num_heads": heads, "unidirectional": 1}
+    _check("MultiHeadAttention", inputs, _heads(q, heads), keys, values, 3 if past else 1, **options)
 
 
 @given(batch=SMALL, tokens=SMALL, others=SMALL, heads=SMALL, width=SMALL)
@@ -87,7 +75,7 @@ def test_other_layouts_of_heads_cost_the_same(
     batch: int, tokens: int, others: int, heads: int, width: int
 ) -> None:
     q = random(batch, tokens, heads * width)
-    k, v = random(batch, heads, others, width), random(batch, heads, others, width)
+    k, v = several(2, batch, heads, others, width)
     _check("MultiHeadAttention", [q, k, v], _heads(q, heads), k, v, num_heads=heads, unidirectional=0)
     op, crossed = "com.microsoft::MultiHeadAttention", [q.shape, k.shape, v.shape]
     own = [q.shape] * 3
@@ -102,12 +90,9 @@ def test_other_layouts_of_heads_cost_the_same(
 @settings(max_examples=20)
 def test_grouped_queries_cost_every_query_head(batch: int, new: int, past: int, kv: int, group: int) -> None:
     width, new = 8, 1 if past else new
-    q, k, v = (
-        random(batch, new, kv * group * width),
-        random(batch, new, kv * width),
-        random(batch, new, kv * width),
-    )
-    old = [random(batch, kv, past, width), random(batch, kv, past, width)]
+    q = random(batch, new, kv * group * width)
+    k, v = several(2, batch, new, kv * width)
+    old = several(2, batch, kv, past, width)
     lengths = np.full(batch, past + new - 1, dtype=np.int32)
     inputs = [q, k, v, *old, lengths, np.asarray(past + new, dtype=np.int32)]
     keys, values = (
@@ -127,7 +112,7 @@ def test_attention_with_its_projection_costs_both(
     q, k, v = (_heads(part, heads) for part in np.split(x @ w + b, 3, axis=-1))
     old = random(2, batch, heads, past, width)
     inputs: list[Array | None] = [x, w, b, None, *([old] if past else [])]
-    k, v = (np.concatenate([o, new], axis=2) for o, new in zip(old, (k, v), strict=True)) if past else (k, v)
+    k, v = (np.concatenate([o, x], axis=2) for o, x in zip(old, (k, v), strict=True))
     _check("Attention", inputs, q, k, v, 2 if past else 1, num_heads=heads, unidirectional=1)
 
 
