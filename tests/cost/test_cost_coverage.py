@@ -21,7 +21,9 @@ LLM = """
     Attention DecoderMaskedMultiHeadAttention DecoderMaskedSelfAttention DynamicSparseAttention
     GatedDeltaNet GroupQueryAttention LinearAttention MultiHeadAttention PackedAttention
     PackedMultiHeadAttention PagedAttention QAttention SparseAttention SparseAttentionIndexer
-    SparsePagedAttention CausalConvWithState VarlenCausalConvWithState LinearAttentionGate
+    SparsePagedAttention CausalConvWithState VarlenCausalConvWithState Mamba2Verify EngramGate
+    HyperConnectionLowRankMix HyperConnectionPostMix HyperConnectionPreMix PackedSparseAttentionIndexer
+    QEmbedLayerNormalization LinearAttentionGate
     GemmaRotaryEmbedding MRotaryEmbedding RMSNormRotary RotaryEmbedding RelativePositionBias
     BranchwiseRMSNorm EmbedLayerNormalization GatedRMSNorm SkipLayerNormalization
     SkipSimplifiedLayerNormalization MoE MoEGroupRouter MoEPacked QMoE RouterGateUpProj

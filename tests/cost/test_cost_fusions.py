@@ -72,6 +72,12 @@ FUSIONS: list[tuple[str, list[Given], list[Shape], dict[str, Any], list[Part]]] 
         [ADD, ("LayerNormalization", [X, ROW, ROW], [X])],
     ),
     (
+        "QEmbedLayerNormalization", [(2, 5), None, (99, 8), (9, 8), None, ROW, ROW], [X], {},
+        [ADD, ("LayerNormalization", [X, ROW, ROW], [X])],
+    ),
+    ("EngramGate", [X, X, (2, 8)], [X], {}, [RMS, RMS, MUL, ("ReduceSum", [X], [(2, 5)]), MUL]),
+    ("EngramGate", [X, X, (2, 8)], [X, X], {}, [RMS, RMS, MUL, ("ReduceSum", [X], [(2, 5)]), MUL, RMS]),
+    (
         "SkipLayerNormalization", [X, X, ROW, ROW, ROW], [X], {},
         [ADD, BIAS, ("LayerNormalization", [X, ROW, ROW], [X])],
     ),
@@ -97,7 +103,7 @@ FUSIONS: list[tuple[str, list[Given], list[Shape], dict[str, Any], list[Part]]] 
 @pytest.mark.parametrize(
     ("op", "inputs", "outputs", "attributes", "parts"),
     FUSIONS,
-    ids=[f"{op}{len(a) or ''}-{len(i)}" for op, i, _, a, _ in FUSIONS],
+    ids=[f"{op}-{len(i)}-{len(o)}-{len(a)}" for op, i, o, a, _ in FUSIONS],
 )
 def test_a_fused_op_costs_its_parts(
     op: str, inputs: list[Given], outputs: list[Shape], attributes: dict[str, Any], parts: list[Part]
@@ -111,71 +117,6 @@ def test_fast_gelu_costs_the_approximation_and_its_bias() -> None:
     assert flops(f"{MS}FastGelu", [X, ROW], [X]) == plain + flops(*BIAS)
     product = flops("MatMul", [X, (8, 8)], [X])
     assert flops(f"{MS}GemmFastGelu", [X, (8, 8), ROW], [X]) == product + plain + flops(*BIAS)
-
-
-# Product, operands but A and B, and attributes, given [m, k] by [k, n] of that many 4-bit weights.
-PRODUCTS: list[tuple[str, int]] = [
-    ("MatMulNBits", 0), ("MatMulBnb4", 0), ("MatMulPacked", 0), ("MatMulFpQ4", 0), ("FusedMatMul", 0),
-    ("FusedMatMulActivation", 0), ("TransposeMatMul", 0), ("MatMulBlockQuantizedFp4Weight", 0),
-    ("MatMulBlockQuantizedFp8Weight", 0), ("FusedGemm", 0), ("GemmFloat8", 0), ("QGemm", 2),
-    ("DynamicQuantizeMatMul", 0), ("MatMulIntegerToFloat", 0), ("MatMulInteger16", 0),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("op", "between"), PRODUCTS, ids=[op for op, _ in PRODUCTS])
-@given(m=SMALL, k=SMALL, n=SMALL)
-@settings(max_examples=5)
-def test_a_product_in_any_format_costs_what_the_plain_one_does(
-    op: str, between: int, m: int, k: int, n: int
-) -> None:
-    inputs: list[Given] = [(m, k), *([()] * between), (k, n)]
-    assert flops(MS + op, inputs, [(m, n)], K=k, N=n) == flops("MatMul", [(m, k), (k, n)], [(m, n)])
-
-
-@pytest.mark.parametrize(
-    "op", ["FusedMatMul", "FusedMatMulActivation", "TransposeMatMul", "FusedGemm", "GemmFloat8"]
-)
-@given(m=SMALL, k=SMALL, n=SMALL)
-@settings(max_examples=5)
-def test_a_transposed_product_costs_what_the_plain_one_does(op: str, m: int, k: int, n: int) -> None:
-    plain = flops("MatMul", [(m, k), (k, n)], [(m, n)])
-    assert flops(MS + op, [(k, m), (k, n)], [(m, n)], transA=1) == plain
-
-
-def test_a_product_with_its_batch_inside_costs_what_the_plain_one_does() -> None:
-    plain = flops("MatMul", [(5, 2, 3), (5, 3, 4)], [(5, 2, 4)])
-    assert flops(f"{MS}FusedMatMul", [(2, 5, 3), (5, 3, 4)], [(5, 2, 4)], transBatchA=1) == plain
-    assert flops(f"{MS}FusedMatMul", [(3, 5, 2), (5, 3, 4)], [(5, 2, 4)], transA=1, transBatchA=1) == plain
-
-
-@given(m=SMALL, k=SMALL, n=SMALL, kv=SMALL, rank=SMALL)
-@settings(max_examples=10)
-def test_joined_projections_cost_what_single_ones_do(m: int, k: int, n: int, kv: int, rank: int) -> None:
-    def single(columns: int, inner: int = k) -> float:
-        return flops("MatMul", [(m, inner), (inner, columns)], [(m, columns)])
-
-    norm = flops("RMSNormalization", [(m, k), (k,)], [(m, k)])
-    qkv = flops(f"{MS}MatMulNBitsQkv", [(m, k), None, (k,)], [(m, n)], Nq=n, Nkv=kv)
-    assert qkv == norm + single(n) + 2 * single(kv)
-    mlp = flops(f"{MS}MatMulNBitsMlp", [(m, k), None, (k,)], [(m, n)], N=n, K=k)
-    gates = flops("Sigmoid", [(m, n)], [(m, n)]) + 2 * flops("Mul", [(m, n)] * 2, [(m, n)])
-    assert mlp == norm + 2 * single(n) + gates
-    adapter = flops(f"{MS}MatMulNBitsQLoRA", [(m, k), None, None, (rank, 1, 8)], [(m, n)], N=n, K=k)
-    assert adapter == single(n) + single(rank) + single(n, rank)
-
-
-def test_packed_experts_cost_what_plain_ones_do() -> None:
-    x, router, gate, down = (1, 6, 64), (6, 8), (8, 32, 64), (8, 64, 32)
-    plain = flops(f"{MS}MoE", [x, router, gate, None, down, None, gate], [x], k=2)
-    packed = flops(f"{MS}MoEPacked", [x, router, (8, 32, 36), (8, 32, 36), (8, 64, 18)], [x], k=2)
-    mixed = flops(
-        f"{MS}QMoE", [x, router, (8, 32, 32), None, None, (8, 64, 32), None, None, (8, 32, 16)], [x],
-        k=2, fc2_expert_weight_bits=8, fc3_expert_weight_bits=2,
-    )  # fmt: skip
-    fp8 = flops(
-        f"{MS}QMoE", [x, router, gate, None, None, down, None, None, gate], [x], k=2, quant_type="fp8"
-    )
-    assert plain == packed == mixed == fp8 == 2 * 6 * 2 * 3 * 64 * 32
 
 
 def test_linear_attention_costs_the_same_in_every_domain_and_layout() -> None:
@@ -201,8 +142,51 @@ def test_linear_attention_costs_the_same_in_every_domain_and_layout() -> None:
     assert flops(f"{MS}GatedDeltaNet", major, outputs) == standard
 
 
-def test_an_indexer_costs_a_score_for_each_block_of_keys() -> None:
-    at = (2, 3, 97)
-    assert (
-        flops(f"{MS}SparseAttentionIndexer", [(2, 3, 32)], [(2, 3, 9)], at, compress_ratio=4) == 2 * 192 * 25
+def test_a_selective_state_costs_a_gated_recurrence_behind_its_taps() -> None:
+    rows, heads, state, width, channels = 5, 2, 6, 4, 20
+    recurrence = flops(
+        f"{MS}LinearAttention",
+        [
+            (1, rows, heads * state),
+            (1, rows, heads * state),
+            (1, rows, heads * width),
+            None,
+            (1, rows, heads),
+        ],
+        [(1, rows, heads * width)],
+        kv_num_heads=heads,
     )
+    taps = flops(f"{MS}CausalConvWithState", [(1, channels, rows), (channels, 1, 4)], [(1, channels, rows)])
+    inputs: list[Given] = [(rows, 99), (3, channels, 3), (3, heads, state, width), (channels, 4)]
+    assert flops(f"{MS}Mamba2Verify", inputs, [(rows, heads * width)]) == recurrence + taps
+
+
+@given(tokens=SMALL, streams=SMALL, width=SMALL, rank=SMALL)
+@settings(max_examples=10)
+def test_hyper_connections_cost_their_products_norms_and_mixes(
+    tokens: int, streams: int, width: int, rank: int
+) -> None:
+    flat, one = (tokens, streams * width), (tokens, width)
+    weighted = flops("Mul", [flat, flat], [flat]) + flops("ReduceSum", [flat], [one])
+    assert flops(f"{MS}HyperConnectionPreMix", [flat, (tokens, streams)], [one]) == weighted
+    injected = flops("Mul", [flat, flat], [flat]) + flops("Add", [flat, flat], [flat])
+    mixed = flops(
+        "MatMul", [(tokens, streams, streams), (tokens, streams, width)], [(tokens, streams, width)]
+    )
+    op = f"{MS}HyperConnectionPostMix"
+    assert flops(op, [flat, one, (tokens, streams)], [flat]) == injected
+    inputs: list[Given] = [flat, one, (tokens, streams), (tokens, streams, streams)]
+    assert flops(op, inputs, [flat]) == injected + mixed
+    columns = 2 * rank + streams  # down, up and inject
+    gate = flops("Sigmoid", [flat], [flat]) + flops("RMSNormalization", [flat, flat], [flat])
+    parts = 2 * flat[0] * flat[1] * columns + gate + weighted
+    low: list[Given] = [flat, flat[1:], (flat[1], rank), (rank, flat[1]), (flat[1], streams)]
+    assert flops(f"{MS}HyperConnectionLowRankMix", low, [one, (tokens, streams)]) == parts
+    low += [one, (tokens, streams)]
+    assert flops(f"{MS}HyperConnectionLowRankMix", low, [one, (tokens, streams)]) == parts + injected
+
+
+@pytest.mark.parametrize("op", ["SparseAttentionIndexer", "PackedSparseAttentionIndexer"])
+def test_an_indexer_costs_a_score_for_each_block_of_keys(op: str) -> None:
+    packed, at = (6, 32), (2, 3, 97)
+    assert flops(MS + op, [packed], [(6, 9)], at, compress_ratio=4) == 2 * 192 * 25
