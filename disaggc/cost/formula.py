@@ -2,66 +2,63 @@
 
     2 * size(Y) * dim(A, -1)
     2 * (size(Q) + size(Y)) * (total if has(past_key) else dim(K, -2))
+    (0 if mode == 'nearest' else 8) * size(Y)
 
-Names are those of the op's schema and the workload symbols. ``size(x)`` is the number of elements,
-``dim(x, i)`` one extent, ``rank(x)`` the number of axes. Conditions are comparisons with == or !=,
-and ``has(x)``: whether an optional input is given. The text is parsed once into a checked tree;
-nothing is ever handed to ``eval``.
+Names are those of the op's schema and the workload symbols.
+
+    size(x)             how many elements an input or output has
+    dim(x, i)           one of its extents
+    rank(x)             how many axes it has
+    count(x)            how many operands a variadic input, the last one of its op, is given
+    volume(a)           the product of the numbers of a list attribute
+    points(x, a)        the product of the extents of all letters in the Einsum equation ``a`` over ``x``
+    log2(number)        its logarithm, of a number that no symbol is in
+
+Conditions are comparisons with == or != of numbers, or of an attribute with a text, and ``has(x)``:
+whether an optional input, output or attribute is given. The text is parsed once into a checked
+tree; nothing is ever handed to ``eval``.
 """
 
 from __future__ import annotations
 
 import ast
-import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
+from disaggc.cost.evaluate import ARITHMETIC, COMPARISON, Operands, evaluate
 from disaggc.errors import DeclarationError
 from disaggc.ir import WORKLOAD_SYMBOLS, Expr
 
-ARGUMENTS = {"size": 0, "dim": 1, "rank": 0}
-"""Functions that give a number, with how many numbers they take after the name of an operand."""
-
-_ARITHMETIC: dict[type[ast.operator], Callable[[Expr, Expr], Expr]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
+OPERAND, LIST, ATTRIBUTE, NUMBER = "o", "l", "a", "#"
+FUNCTIONS = {
+    "size": OPERAND,
+    "dim": OPERAND + NUMBER,
+    "rank": OPERAND,
+    "count": LIST,
+    "volume": ATTRIBUTE,
+    "points": LIST + ATTRIBUTE,
+    "log2": NUMBER,
 }
-_COMPARISON: dict[type[ast.cmpop], Callable[[Expr, Expr], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-}
-
-
-class Operands(Protocol):
-    """What a formula asks of the op it is evaluated on."""
-
-    def shape(self, name: str) -> tuple[Expr, ...] | None:
-        """Extents of an input or output by its schema name; None if it is absent or unknown."""
-        ...
-
-    def has(self, name: str) -> bool:
-        """Whether an input or output is there, of known shape or not."""
-        ...
-
-    def attribute(self, name: str) -> Expr:
-        """A numeric attribute, or its declared default."""
-        ...
-
-    def symbol(self, name: str) -> Expr:
-        """A workload symbol."""
-        ...
+"""Functions that give a number, with the kinds of their arguments; a list is a variadic input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """A checked formula. ``names`` are the schema names that it reads."""
+    """A checked formula.
+
+    Attributes:
+        names: The schema names that it reads.
+        operands: Those of inputs and outputs.
+        attributes: Those of attributes.
+        variadic: Those of variadic inputs.
+    """
 
     text: str
     tree: ast.expr
     names: frozenset[str]
+    operands: frozenset[str] = frozenset()
+    attributes: frozenset[str] = frozenset()
+    variadic: frozenset[str] = frozenset()
 
     def evaluate(self, op: Operands) -> Expr:
         """Its value on one op.
@@ -69,7 +66,7 @@ class Formula:
         Raises:
             ValueError: An operand that it needs has no known shape.
         """
-        return _number(self.tree, op)
+        return evaluate(self.tree, op)
 
 
 def parse_formula(text: str, where: str) -> Formula:
@@ -83,7 +80,32 @@ def parse_formula(text: str, where: str) -> Formula:
         names = frozenset(_names(tree))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # of the parser, on nested texts
         raise DeclarationError(f"{where}: '{text}' is no cost formula: {error}.") from error
-    return Formula(text, tree, names - set(WORKLOAD_SYMBOLS))
+    names -= set(WORKLOAD_SYMBOLS)
+    variadic = _arguments(tree, LIST)
+    operands = _arguments(tree, OPERAND) | variadic
+    return Formula(text, tree, names, operands, names - operands - _asked_for(tree), variadic)
+
+
+def _arguments(tree: ast.expr, kind: str) -> frozenset[str]:
+    """The names that functions take for arguments of this kind."""
+    return frozenset(
+        argument.id
+        for function, arguments in _calls(tree)
+        for expected, argument in zip(FUNCTIONS.get(function, ""), arguments, strict=False)
+        if expected == kind and isinstance(argument, ast.Name)
+    )
+
+
+def _asked_for(tree: ast.expr) -> frozenset[str]:
+    """The names that conditions ask for, whatever they are."""
+    return frozenset(a.id for f, (a, *_) in _calls(tree) if f == "has" and isinstance(a, ast.Name))
+
+
+def _calls(tree: ast.expr) -> Iterator[tuple[str, list[ast.expr]]]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id=function), args=arguments):
+                yield function, arguments
 
 
 def _names(node: ast.expr) -> Iterator[str]:
@@ -93,69 +115,39 @@ def _names(node: ast.expr) -> Iterator[str]:
             return
         case ast.Name(id=name):
             yield name
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
             yield from (*_names(left), *_names(right))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             yield from _names(operand)
         case ast.IfExp(test=test, body=body, orelse=orelse):
             yield from (*_names_of_condition(test), *_names(body), *_names(orelse))
-        case ast.Call(func=ast.Name(id=function), args=[ast.Name(id=name), *rest], keywords=[]) if (
-            ARGUMENTS.get(function) == len(rest)
-        ):
-            yield from (name, *(other for argument in rest for other in _names(argument)))
+        case ast.Call(func=ast.Name(id=function), args=arguments, keywords=[]) if function in FUNCTIONS:
+            yield from _names_of_call(FUNCTIONS[function], arguments)
         case _:
             raise ValueError(f"'{ast.unparse(node)}' is not allowed")
+
+
+def _names_of_call(kinds: str, arguments: list[ast.expr]) -> Iterator[str]:
+    """The names that a call reads, if its arguments are of ``kinds``."""
+    if len(kinds) != len(arguments):
+        raise ValueError(f"{len(arguments)} arguments instead of {len(kinds)}")
+    for kind, argument in zip(kinds, arguments, strict=True):
+        if kind != NUMBER and not isinstance(argument, ast.Name):
+            raise ValueError(f"'{ast.unparse(argument)}' is no name")
+        yield from _names(argument)
 
 
 def _names_of_condition(node: ast.expr) -> Iterator[str]:
     match node:
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             yield from _names_of_condition(operand)
-        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISON:
+        case ast.Compare(left=ast.Name(id=name), ops=[op], comparators=[ast.Constant(value=str())]) if (
+            type(op) in COMPARISON
+        ):
+            yield name
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARISON:
             yield from (*_names(left), *_names(right))
         case ast.Call(func=ast.Name(id="has"), args=[ast.Name(id=name)], keywords=[]):
             yield name
         case _:
             raise ValueError(f"'{ast.unparse(node)}' is no condition")
-
-
-def _number(node: ast.expr, op: Operands) -> Expr:
-    match node:
-        case ast.Constant(value=int() | float() as value):
-            return Expr.of(value)
-        case ast.Name(id=name):
-            return op.symbol(name) if name in WORKLOAD_SYMBOLS else op.attribute(name)
-        case ast.BinOp(left=left, op=kind, right=right):
-            return _ARITHMETIC[type(kind)](_number(left, op), _number(right, op))
-        case ast.UnaryOp(operand=operand):
-            return -_number(operand, op)
-        case ast.IfExp(test=test, body=body, orelse=orelse):
-            return _number(body if _holds(test, op) else orelse, op)
-        case ast.Call(func=ast.Name(id=function), args=[ast.Name(id=name), *rest]):
-            return _call(function, name, [_number(argument, op) for argument in rest], op)
-    raise AssertionError(f"unchecked formula: {ast.unparse(node)}")
-
-
-def _holds(node: ast.expr, op: Operands) -> bool:
-    match node:
-        case ast.UnaryOp(operand=operand):
-            return not _holds(operand, op)
-        case ast.Compare(left=left, ops=[kind], comparators=[right]):
-            return _COMPARISON[type(kind)](_number(left, op), _number(right, op))
-        case ast.Call(args=[ast.Name(id=name)]):
-            return op.has(name)
-    raise AssertionError(f"unchecked condition: {ast.unparse(node)}")
-
-
-def _call(function: str, name: str, arguments: list[Expr], op: Operands) -> Expr:
-    shape = op.shape(name)
-    if shape is None:
-        raise ValueError(f"'{name}' is absent or has no known shape")
-    if function == "rank":
-        return Expr.of(len(shape))
-    if function == "size":
-        return Expr.product(shape)
-    index = arguments[0].constant
-    if index is None or not -len(shape) <= index < len(shape):
-        raise ValueError(f"'{name}' has no axis {arguments[0]}")
-    return shape[int(index)]

@@ -17,7 +17,7 @@ from disaggc.cost.rules import CostRule
 from disaggc.ir import BATCH, NEW, TOTAL, Cost, Dim, Expr, Mark, Role, State, parse_dim, windowed
 from disaggc.ir.graph import Attribute
 
-TRAFFIC = ("gemm", "moe", "norm", "attention", "embedding")
+TRAFFIC = ("gemm", "moe", "norm", "attention", "embedding", "window")
 """Kernel kinds that read and write activations in memory; the others are fused into them."""
 
 Shape = tuple[Dim, ...]
@@ -110,9 +110,14 @@ class _Bound:
         operand = self._operand(name)
         return None if operand is None or operand.shape is None else extents(operand.shape)
 
+    def shapes(self, name: str) -> tuple[tuple[Expr, ...] | None, ...]:
+        """Extents of the operands from the input that the schema calls ``name`` on."""
+        given = self.op.inputs[self.rule.signature.inputs.index(name) :]
+        return tuple(None if o.shape is None else extents(o.shape) for o in given if o is not None)
+
     def has(self, name: str) -> bool:
-        """Whether the input or output that the schema calls ``name`` is there."""
-        return self._operand(name) is not None
+        """Whether the input, output or attribute that the schema calls ``name`` is there."""
+        return self._operand(name) is not None or name in dict(self.op.attributes)
 
     def _operand(self, name: str) -> Operand | None:
         signature = self.rule.signature
@@ -121,11 +126,25 @@ class _Bound:
         return inputs.get(name) or outputs.get(name)
 
     def attribute(self, name: str) -> Expr:
-        """The op's numeric attribute, or its default."""
+        """The op's numeric attribute, or its default; the product of a list of numbers."""
+        value = self._value(name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError(f"attribute '{name}' is {value!r}, no number")
+        return Expr.product(Expr.of(number) for number in numbers if not isinstance(number, str))
+
+    def text(self, name: str) -> str:
+        """The op's text attribute, or its default."""
+        value = self._value(name)
+        if not isinstance(value, str):
+            raise ValueError(f"attribute '{name}' is {value!r}, no text")
+        return value
+
+    def _value(self, name: str) -> Attribute:
         value = dict(self.op.attributes).get(name, self.rule.defaults.get(name))
-        if not isinstance(value, int | float):
+        if value is None:
             raise ValueError(f"attribute '{name}' is missing")
-        return Expr.of(value)
+        return value
 
     def symbol(self, name: str) -> Expr:
         """A workload symbol; a window bounds the tokens that attention reads."""

@@ -12,7 +12,7 @@ from disaggc.errors import DeclarationError, nearest
 from disaggc.library import declarations, read_toml
 from disaggc.records import structure
 
-KINDS = ("gemm", "attention", "moe", "norm", "embedding", "elementwise", "movement", "free")
+KINDS = ("gemm", "attention", "moe", "norm", "embedding", "window", "elementwise", "movement", "free")
 
 
 class Signature(Protocol):
@@ -46,6 +46,7 @@ class RuleEntry:
         rows: Inputs of which only the looked-up rows are read.
         experts: Inputs that hold routed experts' weights.
         defaults: Values of attributes that an op may leave out.
+        why: Why ops of kind 'free' cost nothing; they must say so.
         inputs, outputs, attributes: The signature, for ops without a standard schema.
     """
 
@@ -54,7 +55,8 @@ class RuleEntry:
     flops: str = "0"
     rows: tuple[str, ...] = ()
     experts: tuple[str, ...] = ()
-    defaults: dict[str, float] | None = None
+    defaults: dict[str, int | float | str] | None = None
+    why: str = ""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
@@ -77,7 +79,7 @@ class CostRule:
     flops: Formula
     rows: tuple[str, ...]
     experts: tuple[str, ...]
-    defaults: Mapping[str, float]
+    defaults: Mapping[str, int | float | str]
     signature: Signature
 
 
@@ -113,13 +115,28 @@ def _rule(entry: RuleEntry, op: str, standard: Mapping[str, Signature], where: s
     place = f"passes/costs/{where}, op '{op}'"
     if entry.kind not in KINDS:
         raise DeclarationError(f"{place}: Unknown kind '{entry.kind}'.{nearest(entry.kind, KINDS)}")
+    if entry.kind == "free" and not entry.why:
+        raise DeclarationError(f"{place}: Kind 'free' without a reason. Say why it costs nothing in 'why'.")
     signature = _signature(entry, op, standard, place)
     formula = parse_formula(entry.flops, place)
-    known = {*signature.inputs, *signature.outputs, *signature.attributes}
-    for name in sorted({*formula.names, *entry.experts, *entry.rows, *(entry.defaults or {})}):
-        if name not in known:
-            raise DeclarationError(f"{place}: Its schema has no '{name}'.{nearest(name, known)}")
+    _check_names(entry, formula, signature, place)
     return CostRule(op, entry.kind, formula, entry.rows, entry.experts, entry.defaults or {}, signature)
+
+
+def _check_names(entry: RuleEntry, formula: Formula, signature: Signature, place: str) -> None:
+    """Each name must be what the rule takes it for."""
+    inputs, attributes = signature.inputs, sorted(signature.attributes)
+    operands = (*inputs, *signature.outputs)
+    uses = (
+        (formula.operands, operands, "input or output"),
+        (formula.attributes | (entry.defaults or {}).keys(), attributes, "attribute"),
+        (formula.names, (*operands, *attributes), "name"),
+        ({*entry.rows, *entry.experts}, inputs, "input"),
+        (formula.variadic, inputs[-1:], "last input"),
+    )
+    for names, known, what in uses:
+        for name in sorted(names - set(known)):
+            raise DeclarationError(f"{place}: Its schema has no {what} '{name}'.{nearest(name, known)}")
 
 
 def _signature(entry: RuleEntry, op: str, standard: Mapping[str, Signature], place: str) -> Signature:

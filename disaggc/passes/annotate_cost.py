@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -48,7 +47,7 @@ class AnnotateCost:
             return known[op]
 
         prices = [priced(i) for i in _twins(graph, seen.reads)]
-        warnings = (*graph.warnings, *_complaints(prices))
+        warnings = (*graph.warnings, *_complaints(graph.nodes, prices))
         return dataclasses.replace(graph, costs=tuple(p.cost for p in prices), warnings=warnings)
 
 
@@ -79,12 +78,17 @@ def _nameless(state: State) -> State:
     return dataclasses.replace(state, past="", present="")
 
 
-def _complaints(prices: list[Price]) -> Iterator[str]:
+def _complaints(nodes: Sequence[Node], prices: list[Price]) -> Iterator[str]:
     """One warning for each kind of op that is priced without flops."""
-    for complaint, count in sorted(Counter(p.complaint for p in prices if p.complaint).items()):
+    where: dict[str, list[Node]] = {}
+    for node, priced in zip(nodes, prices, strict=True):
+        if priced.complaint:
+            where.setdefault(priced.complaint, []).append(node)
+    for complaint, found in sorted(where.items()):
+        first = found[0].name or ", ".join(found[0].writes)
         yield (
-            f"{complaint}: {count} priced by the bytes they read and write. "
-            f"Declare the op in passes/costs/*.toml."
+            f"{complaint}: {len(found)} priced by the bytes they read and write, first '{first}'. "
+            f"Declare the op in passes/costs/*.toml, here or in a folder of your own (--library)."
         )
 
 

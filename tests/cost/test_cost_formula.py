@@ -9,18 +9,24 @@ from disaggc.ir import Expr
 
 
 class Sample:
-    """A MatMul of [batch, 4] by [4, 8] with an attribute."""
+    """A MatMul of [batch, 4] by [4, 8] with attributes."""
 
-    shapes: ClassVar = {"A": (Expr.of("batch"), Expr.of(4)), "B": (Expr.of(4), Expr.of(8))}
+    known: ClassVar = {"A": (Expr.of("batch"), Expr.of(4)), "B": (Expr.of(4), Expr.of(8))}
 
     def shape(self, name: str) -> tuple[Expr, ...] | None:
-        return self.shapes.get(name)
+        return self.known.get(name)
+
+    def shapes(self, name: str) -> tuple[tuple[Expr, ...] | None, ...]:
+        return tuple(shape for other, shape in self.known.items() if other >= name)
 
     def has(self, name: str) -> bool:
-        return name in self.shapes
+        return name in self.known or name == "k"
 
     def attribute(self, name: str) -> Expr:
-        return Expr.of({"k": 2, "flag": 1}[name])
+        return Expr.of({"k": 2, "flag": 1, "window": 6}[name])
+
+    def text(self, name: str) -> str:
+        return {"mode": "linear", "equation": "ij, jk -> ik", "odd": "ijk,kl"}[name]
 
     def symbol(self, name: str) -> Expr:
         return Expr.of(name)
@@ -41,6 +47,15 @@ class Sample:
         ("5 if flag != 1 else 7", Expr.of(7)),
         ("total * cached", Expr.of("total") * Expr.of("cached")),
         ("size(B) / 49", Expr.of(32 / 49)),
+        ("5 if has(k) else 7", Expr.of(5)),
+        ("5 if mode == 'linear' else 7", Expr.of(5)),
+        ("5 if mode != 'linear' else 7", Expr.of(7)),
+        ("5 if not mode == 'cubic' else 7", Expr.of(5)),
+        ("count(A)", Expr.of(2)),
+        ("count(B)", Expr.of(1)),
+        ("volume(window)", Expr.of(6)),
+        ("log2(dim(B, 1))", Expr.of(3)),
+        ("points(A, equation)", Expr.of("batch") * 32),
     ],
 )
 def test_formulas_mean_what_they_say(text: str, value: Expr) -> None:
@@ -74,6 +89,16 @@ def test_formulas_mean_what_they_say(text: str, value: Expr) -> None:
         "dim(A, i=1)",
         "size(A, 1)",
         "has(A)",
+        "mode == 'linear'",
+        "5 if 'linear' == mode else 7",
+        "5 if 'a' == 'b' else 7",
+        "count(A, 1)",
+        "count(2)",
+        "points(A)",
+        "points(A, 'ij')",
+        "log2()",
+        "log2('A')",
+        "eval(log2)",
         "5 if k else 7",
         "5 if not k else 7",
         "size(A) + (1 == 1)",
@@ -97,6 +122,12 @@ def test_an_unknown_extent_is_an_error_and_not_a_number() -> None:
         parse_formula("size(C)", "here").evaluate(Sample())
     with pytest.raises(ValueError, match="'A' has no axis 7"):
         parse_formula("dim(A, 7)", "here").evaluate(Sample())
+    with pytest.raises(ValueError, match="batch has no known logarithm"):
+        parse_formula("log2(dim(A, 0))", "here").evaluate(Sample())
+    with pytest.raises(ValueError, match="'ijk' does not name 2 axes"):
+        parse_formula("points(A, odd)", "here").evaluate(Sample())
+    with pytest.raises(ValueError, match="'ij, jk -> ik' is no equation over 1 operands"):
+        parse_formula("points(B, equation)", "here").evaluate(Sample())
 
 
 def test_names_are_those_of_the_op_and_not_the_workload() -> None:
