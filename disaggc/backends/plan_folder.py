@@ -13,11 +13,11 @@ from pathlib import Path
 import onnx
 
 from disaggc import __version__
-from disaggc.backends.onnxruntime import Boundary, Made, Part, boundary, contents, makeable, write_subgraphs
-from disaggc.backends.onnxruntime.extents import Contents
+from disaggc.backends.onnxruntime import Boundary, Made, Part, boundary, makeable, write_subgraphs
 from disaggc.errors import OutputError
 from disaggc.frontends import sha256
 from disaggc.ir import Graph, Phase
+from disaggc.passes.contents import Contents, contents
 from disaggc.placement import blueprint
 from disaggc.placement.decide import Decision
 from disaggc.placement.stages import Span, lay_out

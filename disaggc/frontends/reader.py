@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 
 from disaggc.errors import GraphError, WeightsError
+from disaggc.frontends.control import body_model, carried_types, constant, is_control, tensors_of
 from disaggc.frontends.door import captured, check_texts, open_model
 from disaggc.frontends.schemas import least_operands
-from disaggc.frontends.shapes import declared_types, infer_missing
-from disaggc.ir import Dim, DType, Graph, Node, Value, Weight, WeightFile, verify
+from disaggc.frontends.shapes import Typed, declared_types, infer_missing
+from disaggc.ir import Body, Dim, DType, Graph, Node, Value, Weight, WeightFile, verify
 from disaggc.ir.graph import Attribute
 
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+NAMED = 3
+"""Values that a warning names; the rest are counted."""
 SMALL = 64
 """Integer constants of at most this many elements are structure (axes, shapes, k): their values are kept."""
 
@@ -37,26 +40,59 @@ def read_graph(path: Path, model: onnx.ModelProto | None = None) -> Graph:
     Raises:
         ModelError: The file cannot be read, is no ONNX model, or contradicts itself.
     """
-    model = model if model is not None else open_model(path)
+    graph = _graph(model if model is not None else open_model(path), path, path.stem)
+    verify(graph)
+    return graph
+
+
+def _graph(model: onnx.ModelProto, path: Path, name: str) -> Graph:
     opsets = {o.domain or "ai.onnx": o.version for o in model.opset_import}
     weights = {w.name: w for w in map(_weight, model.graph.initializer)}
     nodes = tuple(map(_node, model.graph.node))
     _check_operands(nodes, opsets.get("ai.onnx", 1))
     weights.update((w.name, w) for w in _constants(model))
     inputs = tuple(i.name for i in model.graph.input if i.name not in weights)
-    graph = Graph(
-        name=path.stem,
+    outputs = tuple(o.name for o in model.graph.output)
+    types = _types(model, path)
+    bodies = dict(_bodies(model, types, path, name))
+    for i, own in bodies.items():
+        weights.update(_own_weights(own, model.graph.node[i], i))
+    values = _values(types, nodes)
+    return Graph(
+        name=name,
         source=path,
         nodes=nodes,
-        values=MappingProxyType(_values(model, nodes, path)),
+        values=MappingProxyType(values),
         weights=MappingProxyType(weights),
         inputs=inputs,
-        outputs=tuple(o.name for o in model.graph.output),
+        outputs=outputs,
         opsets=MappingProxyType(opsets),
-        warnings=tuple(_warnings(nodes)),
+        warnings=(*_warnings(nodes), *_untyped(nodes, values, weights, outputs), *_of_bodies(bodies)),
+        bodies=MappingProxyType(bodies),
     )
-    verify(graph)
-    return graph
+
+
+def _bodies(
+    model: onnx.ModelProto, types: Typed, path: Path, name: str
+) -> Iterator[tuple[int, tuple[Body, ...]]]:
+    """The bodies of every control-flow node, as graphs of their own."""
+    weights: dict[str, TensorProto] = {}
+    for i, node in enumerate(model.graph.node):
+        held = [a for a in node.attribute if a.type == AttributeProto.GRAPH] if is_control(node) else []
+        if held:
+            weights = weights or {tensor.name: tensor for tensor in tensors_of(model)}
+            models = ((a.name, body_model(model, node, a.g, types, weights)) for a in held)
+            yield i, tuple(Body(a, _graph(body, path, f"{name}/{node.name}/{a}")) for a, body in models)
+
+
+def _own_weights(bodies: tuple[Body, ...], node: NodeProto, i: int) -> Iterator[tuple[str, Weight]]:
+    """Weights that bodies hold for themselves, under names that no other body has."""
+    outer = frozenset(captured(node))
+    for body in bodies:
+        for name, weight in body.graph.weights.items():
+            if name not in outer:
+                unique = f"{node.name or i}/{body.attribute}/{name}"
+                yield unique, dataclasses.replace(weight, name=unique)
 
 
 def _check_operands(nodes: tuple[Node, ...], opset: int) -> None:
@@ -73,11 +109,20 @@ def _check_operands(nodes: tuple[Node, ...], opset: int) -> None:
             )
 
 
-def _values(model: onnx.ModelProto, nodes: tuple[Node, ...], path: Path) -> dict[str, Value]:
+def _types(model: onnx.ModelProto, path: Path) -> dict[str, bytes]:
+    """The serialised type of every value, as declared or as inferred."""
     declared = declared_types(model)
     check_texts(declared, path)
     check_texts((dim for spelling in set(declared.values()) for dim in _type(spelling)[1] or ()), path)
     declared.update(infer_missing(model, declared))
+    carried = carried_types(model, declared)
+    if carried:
+        declared.update(carried)
+        declared.update(infer_missing(model, declared))
+    return declared
+
+
+def _values(declared: Typed, nodes: tuple[Node, ...]) -> dict[str, Value]:
     values = {name: _value(name, spelling) for name, spelling in declared.items()}
     for node in nodes:
         for name in node.outputs:
@@ -100,7 +145,15 @@ def _type(spelling: bytes) -> tuple[DType | None, tuple[Dim, ...] | None]:
     dtype = _ELEMENT_TYPES.get(tensor.elem_type)
     if not tensor.HasField("shape"):
         return dtype, None
-    return dtype, tuple(d.dim_value if d.HasField("dim_value") else d.dim_param for d in tensor.shape.dim)
+    return dtype, tuple(_dim(d) for d in tensor.shape.dim)
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    """An extent; '' for one that is not known, which some exporters write as -1 or '?'."""
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else ""
+    unknown = isinstance(dim.dim_param, str) and "?" in dim.dim_param  # damaged text is refused by its caller
+    return "" if unknown else dim.dim_param
 
 
 def _weight(tensor: TensorProto, name: str = "") -> Weight:
@@ -140,22 +193,9 @@ def _integers(tensor: TensorProto, dtype: DType, name: str) -> tuple[int, ...] |
 def _constants(model: onnx.ModelProto) -> Iterator[Weight]:
     """What Constant nodes hold is a weight like any other."""
     for node in model.graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx") and node.attribute:
-            tensor = _constant(node.attribute[0])
-            if tensor is not None:
-                yield _weight(tensor, node.output[0])
-
-
-def _constant(attribute: AttributeProto) -> TensorProto | None:
-    """The tensor of a Constant node; None if it holds text or a sparse tensor."""
-    match attribute.name:
-        case "value":
-            return attribute.t
-        case "value_int" | "value_ints":
-            return numpy_helper.from_array(np.asarray(_attribute(attribute), np.int64))
-        case "value_float" | "value_floats":
-            return numpy_helper.from_array(np.asarray(_attribute(attribute), np.float32))
-    return None
+        tensor = constant(node)
+        if tensor is not None:
+            yield _weight(tensor, node.output[0])
 
 
 def _node(node: NodeProto) -> Node:
@@ -185,6 +225,37 @@ _ATTRIBUTES: dict[int, Callable[[AttributeProto], Attribute]] = {
     AttributeProto.INTS: lambda a: tuple(a.ints),
     AttributeProto.FLOATS: lambda a: tuple(a.floats),
 }
+
+
+def _untyped(
+    nodes: tuple[Node, ...],
+    values: Mapping[str, Value],
+    weights: Mapping[str, Weight],
+    outputs: Iterable[str],
+) -> Iterator[str]:
+    """Values whose rank or element type nobody declares and nothing tells, by name."""
+    written = (name for node in nodes for name in node.writes if name not in weights)
+    unknown = [n for n in written if values[n].dtype is None or values[n].shape is None]
+    if not unknown:
+        return
+    read = {name for node in nodes for name in node.reads}.union(outputs)
+    used, idle = [n for n in unknown if n in read], [n for n in unknown if n not in read]
+    if used:
+        yield f"Rank or element type unknown: {_some(used)}. Declare them in value_info to have them priced."
+    if idle:
+        yield f"Rank or element type unknown, but nothing reads them: {_some(idle)}."
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(f"'{name}'" for name in names[:NAMED]) + more
+
+
+def _of_bodies(bodies: Mapping[int, tuple[Body, ...]]) -> Iterator[str]:
+    """What bodies warn of, under the name of the body."""
+    for body in (body for own in bodies.values() for body in own):
+        yield from (f"In {body.graph.name}: {text}" for text in body.graph.warnings)
 
 
 def _warnings(nodes: tuple[Node, ...]) -> Iterator[str]:

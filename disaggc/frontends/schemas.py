@@ -20,12 +20,18 @@ class Signature:
 
 @functools.lru_cache(maxsize=4096)
 def least_operands(op: str, opset: int) -> tuple[int, int]:
-    """How many inputs and outputs a standard op needs at least; none if ``opset`` has no such op."""
+    """How many inputs and outputs a standard op needs at least; none if ``opset`` has no such op.
+
+    What stands before one that is needed may itself be left out ('' as the trips of a Loop): those that may
+    not are counted.
+    """
     try:
         schema = onnx.defs.get_schema(op, opset, "")
     except onnx.defs.SchemaError:
         return 0, 0
-    return schema.min_input, schema.min_output
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+    inputs = [parameter.option for parameter in schema.inputs]
+    return schema.min_input if optional not in inputs[: schema.min_input] else 0, schema.min_output
 
 
 @functools.cache

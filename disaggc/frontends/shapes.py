@@ -37,8 +37,8 @@ def infer_missing(model: onnx.ModelProto, declared: Typed) -> dict[str, bytes]:
     wanted = {name for i in missing for name in model.graph.node[i].output}
     try:
         typed = declared_types(_inferred(excerpt))
-    except onnx_ir.serde.SerdeError:  # a value without a type costs accuracy; what is broken is refused later
-        return {}
+    except Exception:  # noqa: BLE001 - of another library: a value without a type costs accuracy, no more
+        typed = declared_types(_second_opinion(excerpt))
     return {name: typed[name] for name in typed if name in wanted and _is_complete(typed[name])}
 
 
@@ -48,6 +48,14 @@ def _inferred(excerpt: onnx.ModelProto) -> onnx.ModelProto:
     model = onnx_ir.from_proto(excerpt)
     onnx_shape_inference.infer_symbolic_shapes(model, warn_on_missing=False)
     return onnx_ir.to_proto(model)
+
+
+def _second_opinion(excerpt: onnx.ModelProto) -> onnx.ModelProto:
+    """What onnx's own inference says, which stops at the first op that it does not know."""
+    try:
+        return onnx.shape_inference.infer_shapes(excerpt, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return excerpt
 
 
 def declared_types(model: onnx.ModelProto) -> dict[str, bytes]:
@@ -69,7 +77,8 @@ def _is_complete(spelling: bytes) -> bool:
         return kind.WhichOneof("value") is not None
     tensor = kind.tensor_type
     return tensor.HasField("shape") and all(
-        d.HasField("dim_value") or (d.dim_param and "?" not in d.dim_param) for d in tensor.shape.dim
+        (d.HasField("dim_value") and d.dim_value >= 0) or (d.dim_param and "?" not in d.dim_param)
+        for d in tensor.shape.dim
     )
 
 
@@ -110,4 +119,8 @@ def _excerpt(model: onnx.ModelProto, nodes: Iterable[int], declared: Typed) -> o
 
 
 def _info(name: str, declared: Typed) -> onnx.ValueInfoProto:
-    return onnx.ValueInfoProto(name=name, type=onnx.TypeProto.FromString(declared[name]))
+    info = onnx.ValueInfoProto(name=name, type=onnx.TypeProto.FromString(declared[name]))
+    for dim in info.type.tensor_type.shape.dim:
+        if "?" in dim.dim_param or dim.dim_value < 0:  # how some exporters write that they do not know
+            dim.Clear()
+    return info

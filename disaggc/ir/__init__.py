@@ -2,6 +2,7 @@
 
 from disaggc.ir.dims import BATCH, CACHED, NEW, TOTAL, WORKLOAD_SYMBOLS, Expr, Point, parse_dim, windowed
 from disaggc.ir.graph import (
+    Body,
     Cost,
     Dim,
     DType,
@@ -28,6 +29,7 @@ __all__ = [
     "NEW",
     "TOTAL",
     "WORKLOAD_SYMBOLS",
+    "Body",
     "Cost",
     "DType",
     "Dim",

@@ -318,6 +318,8 @@ class Graph:
     layers: tuple[Layer, ...] = ()
     costs: tuple[Cost, ...] = ()
     segments: tuple[Segment, ...] = ()
+    bodies: Mapping[int, tuple[Body, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """Control-flow node to what it runs."""
 
     def producers(self) -> dict[str, int]:
         """Value name to the index of the node that writes it."""
@@ -330,3 +332,16 @@ class Graph:
             for name in dict.fromkeys(node.reads):
                 found.setdefault(name, []).append(i)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a control-flow node runs: a branch of an If, or one trip of a Loop or Scan.
+
+    Attributes:
+        attribute: Which of the node's attributes holds it ('then_branch').
+        graph: Its computation; what it captures of the outer graph are inputs and weights of its own.
+    """
+
+    attribute: str
+    graph: Graph

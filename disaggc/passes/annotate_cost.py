@@ -16,8 +16,9 @@ from typing import ClassVar
 from disaggc.cost import CostRules, Op, Operand, Price, load_rules, price
 from disaggc.frontends import onnx_signatures
 from disaggc.ir import Cost, Graph, Node, Role, State
+from disaggc.passes.control import control_price
 from disaggc.passes.find_layers import state_names
-from disaggc.passes.flow import constant_nodes, weightlike
+from disaggc.passes.flow import constant_nodes, looked_up, weightlike
 from disaggc.passes.vocabulary import Ops, load_vocabulary
 
 
@@ -36,19 +37,27 @@ class AnnotateCost:
 
     def apply(self, graph: Graph) -> Graph:
         """A new graph with one cost a node, and a warning for each kind of op without flops."""
+        prices = self._prices(graph)
+        warnings = (*graph.warnings, *_complaints(graph.nodes, prices))
+        return dataclasses.replace(graph, costs=tuple(p.cost for p in prices), warnings=warnings)
+
+    def _prices(self, graph: Graph) -> list[Price]:
+        """The price of every node; those of a control-flow node's bodies make up its own."""
         seen = _Seen.of(graph, self.rules, self.ops)
         known: dict[Op, Price] = {}
 
         @functools.cache
         def priced(i: int) -> Price:
             op = seen.op(i, graph.nodes[i])
+            if op == FOLDED:
+                return _FREE
+            if i in graph.bodies:
+                return control_price(graph, i, seen.weights, self._prices)
             if op not in known:
-                known[op] = price(op, self.rules.by_op.get(op.kind)) if op != FOLDED else _FREE
+                known[op] = price(op, self.rules.by_op.get(op.kind))
             return known[op]
 
-        prices = [priced(i) for i in _twins(graph, seen.reads)]
-        warnings = (*graph.warnings, *_complaints(graph.nodes, prices))
-        return dataclasses.replace(graph, costs=tuple(p.cost for p in prices), warnings=warnings)
+        return [priced(i) for i in _twins(graph, seen.reads)]
 
 
 FOLDED = Op("folded", (), (), ())
@@ -100,6 +109,7 @@ class _Seen:
         weights: Values that are weights.
         inner: Values that stay inside core attention, or are state or auxiliary.
         reads: Node to the states that it is the first to read.
+        looked_up: Weights that are rows of a stack, as they come out of a lookup.
     """
 
     graph: Graph
@@ -108,6 +118,7 @@ class _Seen:
     constant: tuple[bool, ...]
     inner: frozenset[str]
     reads: Mapping[int, tuple[State, ...]]
+    looked_up: frozenset[str]
 
     @classmethod
     def of(cls, graph: Graph, rules: CostRules, ops: Ops) -> _Seen:
@@ -118,6 +129,7 @@ class _Seen:
             constant_nodes(graph),
             _inside_cores(graph),
             _first_reads(graph, ops.metadata),
+            looked_up(graph, ops),
         )
 
     def op(self, i: int, node: Node) -> Op:
@@ -141,8 +153,9 @@ class _Seen:
         bits = value.dtype.bits if value.dtype is not None else 0
         if name not in self.weights:
             return Operand(value.shape, bits, False, name not in inner)
-        # Symbolic extents: looked up, and counted where they were looked up.
+        # Symbolic extents, or rows of a stack: looked up, and counted where they were looked up.
         fixed = value.shape is not None and all(isinstance(d, int) for d in value.shape)
+        fixed = fixed and name not in self.looked_up
         return Operand(value.shape, bits, fixed and bits > 0, False)
 
 

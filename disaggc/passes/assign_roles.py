@@ -49,8 +49,8 @@ def _outside_blocks(graph: Graph, ops: Ops) -> Found:
     """Embedding, final norm and head, and what feeds blocks from the side."""
     stream = main_stream(graph, ops)
     outside = [i for i, mark in enumerate(graph.marks) if mark.block is None]
-    if stream is None:
-        return dict.fromkeys(outside, Finding(Role.GENERAL, "no stream of tokens runs through this graph"))
+    if stream is None or not graph.layers:
+        return dict.fromkeys(outside, Finding(Role.GENERAL, "no stream of tokens with layers is here"))
     found = _on_stream(graph, ops, stream)
     for i in reversed(outside):
         if i not in found:

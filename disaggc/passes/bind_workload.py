@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
-from disaggc.ir import BATCH, CACHED, NEW, Dim, Expr, Graph, Value, Workload, parse_dim
+from disaggc.ir import BATCH, CACHED, NEW, Body, Dim, Expr, Graph, Value, Workload, parse_dim
 from disaggc.passes.flow import links, reach
 from disaggc.passes.residual import INTEGERS, main_stream
 from disaggc.passes.vocabulary import Vocabulary, load_vocabulary
@@ -45,7 +45,8 @@ class BindWorkload:
         symbols = _symbols(graph, stream.tokens)
         _solve_reshapes(graph, symbols)
         values = MappingProxyType(_over_workload(graph.values, symbols))
-        bound = dataclasses.replace(graph, values=values)
+        bodies = {i: _bound_bodies(own, symbols) for i, own in graph.bodies.items()}
+        bound = dataclasses.replace(graph, values=values, bodies=MappingProxyType(bodies))
         workload = Workload(
             stream.tokens,
             MappingProxyType(_feeds(bound, stream.tokens, self.vocabulary)),
@@ -56,8 +57,8 @@ class BindWorkload:
 
 
 _NO_STREAM = (
-    "No stream of tokens from an embedding to logits was found: ops are placed one by one, "
-    "without layers or phases."
+    "No stream of tokens from an embedding to logits was found, so this is no decoder to serve in phases: "
+    "ops are priced one by one, without layers or roles."
 )
 
 
@@ -113,6 +114,17 @@ def _over_workload(values: Mapping[str, Value], symbols: Mapping[str, Expr]) -> 
         else value
         for name, value in values.items()
     }
+
+
+def _bound_bodies(bodies: tuple[Body, ...], symbols: Mapping[str, Expr]) -> tuple[Body, ...]:
+    """Bodies over workload symbols, those within them included."""
+    found = []
+    for body in bodies:
+        inner = {i: _bound_bodies(own, symbols) for i, own in body.graph.bodies.items()}
+        values = MappingProxyType(_over_workload(body.graph.values, symbols))
+        graph = dataclasses.replace(body.graph, values=values, bodies=MappingProxyType(inner))
+        found.append(dataclasses.replace(body, graph=graph))
+    return tuple(found)
 
 
 def _spellings(values: Mapping[str, Value]) -> Counter[str]:

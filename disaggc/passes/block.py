@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from disaggc.ir import Graph, Node, Role, Routing
+from disaggc.passes.control import projecting
 from disaggc.passes.find_layers import attends, state_names
 from disaggc.passes.flow import constant_nodes, links, reach, weightlike
 from disaggc.passes.residual import main_stream
@@ -90,13 +91,13 @@ def blocks_of(graph: Graph, ops: Ops) -> list[Block]:
 def _block(graph: Graph, ops: Ops, nodes: list[int], flow: frozenset[int]) -> Block:
     around, inside = links(graph), frozenset(nodes)
     weights, constant, touched = weightlike(graph, ops), constant_nodes(graph), state_names(graph)
-    work = [i for i in nodes if not constant[i]]
+    work, inner = [i for i in nodes if not constant[i]], projecting(graph, ops)
     return Block(
         graph,
         ops,
         tuple(nodes),
         flow & inside,
-        frozenset(i for i in work if _is_projection(graph.nodes[i], ops, weights)),
+        frozenset(i for i in work if _is_projection(graph.nodes[i], ops, weights) or i in inner),
         frozenset(i for i in work if attends(graph.nodes[i], ops, weights, touched)),
         weights,
         _within(around.before, nodes, inside),

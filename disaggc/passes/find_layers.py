@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from disaggc.ir import WORKLOAD_SYMBOLS, Dim, Graph, Layer, Mark, Node, Role, parse_dim
+from disaggc.passes.control import projecting
 from disaggc.passes.flow import constant_nodes, kept, links, weightlike
 from disaggc.passes.residual import Stream, main_stream
 from disaggc.passes.vocabulary import Ops, Vocabulary, load_vocabulary
@@ -54,11 +55,15 @@ def _blocks(graph: Graph, ops: Ops, stream: Stream) -> list[list[int]]:
     before them.
     """
     working = ops.projection | ops.attention | ops.experts
-    constant = constant_nodes(graph)
+    constant, inner = constant_nodes(graph), projecting(graph, ops)
+
+    def works(i: int) -> bool:
+        return not constant[i] and (graph.nodes[i].kind in working or i in inner)
+
     blocks: list[list[int]] = []
     idle: list[int] = []
     for region in _regions(stream):
-        if len(region) == 1 or not any(graph.nodes[i].kind in working and not constant[i] for i in region):
+        if len(region) == 1 or not any(works(i) for i in region):
             idle.extend(region)
             continue
         if blocks:
@@ -165,17 +170,26 @@ def _numbered(graph: Graph, nodes: list[int], shapes: dict[tuple[object, ...], i
     """
     local: dict[str, tuple[int, int]] = {}
     found = []
-    for node in (graph.nodes[i] for i in nodes):
+    for i in nodes:
+        node = graph.nodes[i]
         shape = (
             node.kind,
             tuple(sorted(node.attributes.items())),
             tuple(local.get(name) or _typed(graph, name) for name in node.inputs + node.captures),
             tuple(_typed(graph, name) for name in node.outputs),
+            tuple(_fingerprint(body.graph) for body in graph.bodies.get(i, ())),
         )
         number = shapes.setdefault(shape, len(shapes))
         found.append(number)
         local.update((name, (number, o)) for o, name in enumerate(node.writes))
     return found
+
+
+def _fingerprint(body: Graph) -> tuple[object, ...]:
+    """A body by its ops and extents, in its own order."""
+    numbers: dict[tuple[object, ...], int] = {}
+    _numbered(body, list(range(len(body.nodes))), numbers)
+    return tuple(numbers)
 
 
 def _typed(graph: Graph, name: str) -> tuple[object, ...]:

@@ -89,20 +89,35 @@ def weightlike(graph: Graph, ops: Ops) -> frozenset[str]:
     return frozenset(known)
 
 
+@kept("nodes", "weights")
+def looked_up(graph: Graph, ops: Ops) -> frozenset[str]:
+    """Values that are rows of a stacked weight, as picked in this step, however they are moved after."""
+    known, weights = set[str](), weightlike(graph, ops)
+    for node, constant in zip(graph.nodes, constant_nodes(graph), strict=True):
+        picked = node.kind in ops.lookup and node.outputs[0] in weights and not constant
+        if picked or (node.kind in ops.movement and node.inputs[0] in known):
+            known.update(node.writes)
+    return frozenset(known)
+
+
 def _is_stack(graph: Graph, node: Node, known: set[str]) -> bool:
-    """Whether a lookup picks matrices out of a stacked float weight."""
+    """Whether a lookup picks matrices, or one matrix, out of a stacked float weight."""
     value = graph.values.get(node.outputs[0])
-    return (
-        node.inputs[0] in known
-        and value is not None
-        and len(value.shape or ()) >= 3
-        and _rank(graph, node.inputs[0]) >= 3
-    )
+    if node.inputs[0] not in known or value is None:
+        return False
+    rank = _rank(graph, node.inputs[0])
+    return rank >= 3 and len(value.shape or ()) >= (2 if _rank(graph, node.inputs[1]) == 0 else 3)
+
+
+_UNKNOWN = 99
 
 
 def _rank(graph: Graph, name: str) -> int:
     weight = graph.weights.get(name)
-    return len(weight.shape) if weight is not None else len(graph.values[name].shape or ())
+    if weight is not None:
+        return len(weight.shape)
+    shape = graph.values[name].shape
+    return _UNKNOWN if shape is None else len(shape)
 
 
 def reach(start: Iterable[int], step: Callable[[int], Iterable[int]]) -> set[int]:

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from disaggc.ir import Dim, Graph, Node, State, Value
 from disaggc.passes.flow import links
+from disaggc.passes.residual import INTEGERS
 from disaggc.passes.vocabulary import Vocabulary, load_vocabulary
 
 NEARBY = 256
@@ -62,10 +63,11 @@ class PairState:
         value, later = graph.values[past], graph.values[present]
         assert value.shape is not None and later.shape is not None and value.dtype is not None
         in_place = updater.kind in self.vocabulary.ops.in_place
-        extents = zip(value.shape, later.shape, strict=True)
-        axis = next((a for a, (d, e) in enumerate(extents) if d != e), None)
+        extents, batches = zip(value.shape, later.shape, strict=True), _batches(graph, past)
+        grown = (a for a, (d, e) in enumerate(extents) if d != e and type(d) is type(e) and d not in batches)
+        axis = next(grown, None)
         if axis is None:
-            axis = _buffer_axis(updater, len(value.shape)) if in_place else _symbolic_axis(value.shape)
+            axis = _buffer_axis(updater, len(value.shape)) if in_place else _symbolic_axis(graph, past)
         heads, width = _extents(graph, value, axis, updater)
         window = updater.attributes.get("local_window_size", -1)
         windowed = int(window) if isinstance(window, int) and window > 0 else None
@@ -100,15 +102,28 @@ def _candidates(graph: Graph, start: int, present: str) -> Iterator[str]:
 def _alike(past: Value, present: Value) -> bool:
     if past.shape is None or present.shape is None or past.dtype != present.dtype or past.dtype is None:
         return False
-    if len(past.shape) != len(present.shape) or len(past.shape) < 2:
+    if len(past.shape) != len(present.shape) or len(past.shape) < 2 or past.dtype in INTEGERS:
         return False
-    return sum(d != e for d, e in zip(past.shape, present.shape, strict=True)) <= 1
+    differing = [(d, e) for d, e in zip(past.shape, present.shape, strict=True) if d != e]
+    return len(differing) <= 1 and all(_may_grow(d, e) for d, e in differing)
 
 
-def _symbolic_axis(shape: tuple[Dim, ...]) -> int | None:
+def _may_grow(past: Dim, present: Dim) -> bool:
+    """Whether one extent may become the other in a step: no state loses tokens, or ends at a number."""
+    return isinstance(present, str) or (isinstance(past, int) and present > past)
+
+
+def _symbolic_axis(graph: Graph, past: str) -> int | None:
     """The token axis of a buffer of symbolic capacity; state of fixed size has none."""
-    symbolic = [a for a, dim in enumerate(shape) if a > 0 and isinstance(dim, str)]
+    batches, shape = _batches(graph, past), graph.values[past].shape or ()
+    symbolic = [a for a, dim in enumerate(shape) if a > 0 and isinstance(dim, str) and dim not in batches]
     return symbolic[0] if len(symbolic) == 1 else None
+
+
+def _batches(graph: Graph, past: str) -> set[Dim]:
+    """What other inputs begin with is the batch: recurrent state is often [layers, batch, width]."""
+    states = [name for name in graph.inputs if name != past]
+    return {shape[0] for name in states if (shape := graph.values[name].shape) and isinstance(shape[0], str)}
 
 
 def _buffer_axis(updater: Node, rank: int) -> int:

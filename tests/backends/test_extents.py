@@ -14,11 +14,12 @@ from onnx import TensorProto, helper
 from onnxruntime import InferenceSession  # type: ignore[attr-defined]  # no __all__ there
 from skeletons import HUGE, SKELETONS
 
-from disaggc.backends.onnxruntime import Made, boundary, contents
-from disaggc.backends.onnxruntime.extents import making
+from disaggc.backends.onnxruntime import Made, boundary
+from disaggc.backends.onnxruntime.making import making
 from disaggc.backends.plan_folder import stage_makes
 from disaggc.frontends import open_model
 from disaggc.ir import Graph, Phase, Role
+from disaggc.passes.contents import contents
 from disaggc.placement.pieces import fold
 from disaggc.placement.search import Answer
 from disaggc.placement.stages import lay_out

@@ -5,7 +5,7 @@
 the model's own files, which the runtime opens from the model's folder.
 """
 
-from disaggc.backends.onnxruntime.extents import Made, contents, makeable
+from disaggc.backends.onnxruntime.making import Made, makeable
 from disaggc.backends.onnxruntime.parts import Boundary, Part, boundary
 from disaggc.backends.onnxruntime.value_types import value_types
 from disaggc.backends.onnxruntime.writer import write_subgraphs
@@ -15,7 +15,6 @@ __all__ = [
     "Made",
     "Part",
     "boundary",
-    "contents",
     "makeable",
     "value_types",
     "write_subgraphs",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from disaggc.backends.onnxruntime.extents import Made
+from disaggc.backends.onnxruntime.making import Made
 from disaggc.errors import PlanError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from disaggc.backends.onnxruntime.extents import making
+from disaggc.backends.onnxruntime.making import making
 from disaggc.backends.onnxruntime.parts import Part, is_constant, reads
 from disaggc.backends.onnxruntime.value_types import types_of
 from disaggc.backends.onnxruntime.weights import TABLE, Weights, table
