@@ -14,6 +14,7 @@ from disaggc.passes.annotate_cost import AnnotateCost
 from disaggc.passes.assign_roles import AssignRoles
 from disaggc.passes.bind_workload import BindWorkload
 from disaggc.passes.find_layers import FindLayers
+from disaggc.passes.find_windows import FindWindows
 from disaggc.passes.pair_state import PairState
 from disaggc.passes.segment import SegmentPass
 from disaggc.records import structure
@@ -34,6 +35,7 @@ _PASSES: dict[str, Callable[[Path | None], Pass]] = {
     BindWorkload.name: BindWorkload.load,
     FindLayers.name: FindLayers.load,
     AssignRoles.name: AssignRoles.load,
+    FindWindows.name: FindWindows.load,
     AnnotateCost.name: AnnotateCost.load,
     SegmentPass.name: SegmentPass.load,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,14 @@ from rich.markup import escape
 
 from disaggc.cost import AS_STORED, Amounts, Bill, Formats
 from disaggc.ir import Graph, Point, Role
+from disaggc.passes.latent import Latent, latent_attention
+from disaggc.passes.vocabulary import load_vocabulary
 from disaggc.report.console import amount, table
 
 POINTS = {"prefill": Point(1, 512, 0), "decode": Point(1, 1, 511)}
 """Where costs are shown: one request, a prompt of 512 tokens, then one token with 511 in the cache."""
+SEEN = 512
+"""Tokens that the new one attends to there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ def inspection(graph: Graph, verbose: bool = False) -> Iterator[RenderableType]:
     """
     yield f"[bold]{escape(graph.name)}[/]: {len(graph.nodes):,} ops, {_layers(graph)}, {_parameters(graph)}"
     yield _states(graph)
+    yield from (_latent_text(latent) for latent in latent_attention(graph, load_vocabulary(None).ops))
     costs = role_costs(graph)
     yield table(
         "Roles over all layers, one request: prefill of 512 tokens, decode of one with 511 cached",
@@ -52,6 +58,20 @@ def inspection(graph: Graph, verbose: bool = False) -> Iterator[RenderableType]:
     )
 
 
+def _latent_text(latent: Latent) -> str:
+    """Which cache MLA keeps, and what the other ways to serve it would take."""
+    flops = latent.decode_flops(SEEN)
+    elements = {"latent": latent.latent_elements, "expanded": latent.expanded_elements}
+    other = "expanded" if latent.keeps == "latent" else "latent"
+    told = {way: amount(latent.layers * count, "F") for way, count in flops.items()}
+    return (
+        f"Latent attention (MLA) in {latent.layers} layers keeps the {latent.keeps} cache: "
+        f"{elements[latent.keeps]:,} elements a token and layer ({other}: {elements[other]:,}). "
+        f"A token over {SEEN:,} takes {told[latent.keeps]} of attention; {other} cache: {told[other]}, "
+        f"projections absorbed: {told['absorbed']} from the latent cache."
+    )
+
+
 def inspection_data(graph: Graph) -> dict[str, Any]:
     """The same for programs, with every op."""
     return {
@@ -64,6 +84,10 @@ def inspection_data(graph: Graph) -> dict[str, Any]:
         "states": [
             {"past": s.past, "present": s.present, "axis": s.axis, "in_place": s.in_place, "window": s.window}
             for s in graph.states
+        ],
+        "latent_attention": [
+            {**dataclasses.asdict(latent), "decode_flops": latent.decode_flops(SEEN)}
+            for latent in latent_attention(graph, load_vocabulary(None).ops)
         ],
         "roles": [
             {"role": c.role, "nodes": c.nodes, **{phase: _numbers(a) for phase, a in c.amounts.items()}}
