@@ -13,7 +13,15 @@ from disaggc.ir import Graph
 from disaggc.passes import load_pipeline, run
 
 Analysed = Callable[[str], Graph]
-ORDER = ["pair-state", "bind-workload", "find-layers", "assign-roles", "annotate-cost", "segment"]
+ORDER = [
+    "pair-state",
+    "bind-workload",
+    "find-layers",
+    "assign-roles",
+    "find-windows",
+    "annotate-cost",
+    "segment",
+]
 
 
 @dataclass(frozen=True)
