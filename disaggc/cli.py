@@ -108,6 +108,15 @@ def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = _add(commands, "inspect", "show a model's layers, roles with their evidence, and costs")
     parser.add_argument("model", type=Path, metavar="MODEL.onnx")
     parser.add_argument("--verbose", action="store_true", help="every op, not one of each role")
+    parser.add_argument(
+        "--on",
+        action="append",
+        default=[],
+        metavar="SYSTEM",
+        help="the least that a token costs there",
+    )
+    parser.add_argument("--context", type=int, default=8192, metavar="N", help="tokens before it (with --on)")
+    parser.add_argument("--kv", default="as stored", metavar="FORMAT", help="the cache's format (with --on)")
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     parser.add_argument(
         "--print-after", metavar="PASS", default="", help="print the graph as text after this pass and stop"
@@ -131,10 +140,17 @@ def _inspect(options: argparse.Namespace, screen: report.Screen) -> int:
         if options.print_after not in texts:
             raise JobError(f"No pass named '{options.print_after}' ran. See passes/pipelines/default.toml.")
         sys.stdout.write(texts[options.print_after])
-    elif options.json:
-        screen.show_json(report.inspection_data(graph))
+        return 0
+    library = load_library(options.library)
+    systems = [library.system(name) for name in options.on]
+    if options.context < 1:
+        raise JobError(f"--context {options.context} must be 1 or more tokens.")
+    if options.json:
+        floors = report.floors_data(graph, systems, options.context, options.kv)
+        screen.show_json({**report.inspection_data(graph), **floors})
     else:
         screen.show(*report.inspection(graph, options.verbose))
+        screen.show(*report.floors(graph, systems, options.context, options.kv))
         _warn(screen, graph.warnings)
     return 0
 

@@ -2,6 +2,7 @@
 
 from disaggc.report.console import Screen, amount
 from disaggc.report.explain import explain, summary
+from disaggc.report.floors import floors, floors_data
 from disaggc.report.inspect import inspection, inspection_data
 from disaggc.report.runs import run_data, run_table, verification_data, verification_table
 from disaggc.report.systems import system_table, systems_table
@@ -10,6 +11,8 @@ __all__ = [
     "Screen",
     "amount",
     "explain",
+    "floors",
+    "floors_data",
     "inspection",
     "inspection_data",
     "run_data",
