@@ -18,7 +18,7 @@ from disaggc.ir import Graph
 from disaggc.passes import load_pipeline, run
 from disaggc.placement.decide import Decision, decide
 from disaggc.placement.request import request_of, resolve_tier
-from disaggc.plans import Job, Plan
+from disaggc.plans import Job, Plan, with_trace
 from disaggc.targets import load_library
 
 
@@ -59,7 +59,7 @@ def compile_job(job: Job, root: Path, output: Path, options: Options | None = No
     options = options or Options()
     with fresh_folder(output, options.force) as folder:
         library = load_library(options.library)
-        tier = resolve_tier(job.tier[0], library)
+        tier = resolve_tier(with_trace(job.tier[0], root), library)
         path = root / job.model.onnx
         options.tell("reading the model")
         source = open_model(path)

@@ -117,6 +117,8 @@ def schedule(decision: Decision) -> Schedule:
         load.context_tokens,
         load.input_tokens + load.cached_tokens,
         load.output_tokens,
+        load.step_tokens,
+        load.accepted,
     )
 
 
@@ -125,7 +127,8 @@ def prediction(decision: Decision, price_usd_per_mtok: float | None) -> Predicti
     answer = decision.answer
     exposed, hidden = price(answer, overlapped=False), price(answer, overlapped=True)
     slow = tpot_seconds(answer)
-    fast = max(v for n, v in hidden.items() if _is_soft(n)) / PICO + STEP_OVERHEAD_S
+    step = max(v for n, v in hidden.items() if _is_soft(n)) / PICO + STEP_OVERHEAD_S
+    fast = step / decision.request.load.accepted
     in_flight = answer.configuration.batch * answer.configuration.micro_batches
     rate = Interval(in_flight / slow, in_flight / fast)
     used = {answer.configuration.pricing.groups[p] for p in answer.assignment}

@@ -134,4 +134,5 @@ def _infeasible(request: Request, outcomes: list[tuple[Mode, Outcome]]) -> str:
 
 def tpot_seconds(answer: Answer) -> float:
     """Seconds per output token, engine overhead included."""
-    return answer.objective / PICO + STEP_OVERHEAD_S
+    step = answer.objective / PICO + STEP_OVERHEAD_S
+    return step / answer.configuration.pricing.load.accepted

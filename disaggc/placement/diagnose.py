@@ -98,9 +98,10 @@ def _demands(request: Request, mode: Mode) -> str:
         f"its fastest plan{crowd} takes {_tpot(fastest) * 1e6:,.0f} us a token ({speed:,.0f} tokens/s/user)"
     )
     limits = request.limits
-    if limits.tpot_s is not None and _tpot(fastest) > limits.tpot_s:
-        margin = f"{1 - limits.tpot_s / _tpot(fastest):.0%} too slow"
-        return f"{told}; the tier asks for {1 / limits.tpot_s:,.0f}: {margin}"
+    asked_s = _asked(request)
+    if asked_s is not None and _tpot(fastest) > asked_s:
+        margin = f"{1 - asked_s / _tpot(fastest):.0%} too slow"
+        return f"{told}; the tier asks for {1 / asked_s:,.0f}: {margin}"
     ttft = price(fastest, overlapped=False)["ttft"] / PICO
     asked = "no" if limits.ttft_s is None else f"{limits.ttft_s * 1e3:,.0f} ms"
     return (
@@ -112,10 +113,9 @@ def _demands(request: Request, mode: Mode) -> str:
 def _relaxed_demands(request: Request, mode: Mode) -> Iterator[str]:
     limits = request.limits
     slower = _fastest(request, mode, replace(limits, tpot_s=None))
-    if slower is not None and limits.tpot_s is not None and _tpot(slower) > limits.tpot_s:
-        yield (
-            f"tokens_per_s_per_user = {int(1 / _tpot(slower)):_} or less (asked: {1 / limits.tpot_s:,.0f})"
-        )
+    asked_s = _asked(request)
+    if slower is not None and asked_s is not None and _tpot(slower) > asked_s:
+        yield f"tokens_per_s_per_user = {int(1 / _tpot(slower)):_} or less (asked: {1 / asked_s:,.0f})"
     later = _fastest(request, mode, replace(limits, ttft_s=None))
     if later is not None and limits.ttft_s is not None:
         ttft = price(later, overlapped=False)["ttft"] / PICO
@@ -179,7 +179,13 @@ def _fastest(request: Request, mode: Mode, limits: Limits) -> Answer | None:
 
 
 def _tpot(answer: Answer) -> float:
-    return answer.objective / PICO + STEP_OVERHEAD_S
+    """Seconds per output token."""
+    return (answer.objective / PICO + STEP_OVERHEAD_S) / answer.configuration.pricing.load.accepted
+
+
+def _asked(request: Request) -> float | None:
+    """Seconds per output token that the tier asks for at most."""
+    return None if request.limits.tpot_s is None else request.limits.tpot_s / request.load.accepted
 
 
 def _gb(value: float) -> str:

@@ -9,7 +9,7 @@ resource busy, is
 
 which holds for colocated, prefill / decode and attention / FFN plans alike and contains the ping-pong
 rule m >= 2 (1 + Tc / Tf) (MegaScale-Infer, eq. 3). Prefill takes its share of each resource:
-m * b / output tokens prefills fall into one step. Conservative: a transfer keeps its sender busy, too.
+m * b / steps of an answer prefills fall into one step. Conservative: a transfer keeps its sender busy, too.
 Times are whole picoseconds and memory whole kilobytes, so that solver and checker agree exactly.
 """
 
@@ -88,7 +88,7 @@ class _Writer:
         self.pieces = pricing.pieces.pieces
         self.ties = pricing.pieces.ties
         self.places = range(len(pricing.groups))
-        self.prompts_per_step = micro_batches * batch / pricing.load.output_tokens
+        self.prompts_per_step = micro_batches * batch / pricing.load.steps
         self.decode = pricing.decode_grid(np.asarray([float(batch)]))[:, :, 0]
         self.flows: list[Flow] = []
         self._edge_flows: list[tuple[int, Edge, Phase]] = []

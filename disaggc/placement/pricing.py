@@ -41,12 +41,21 @@ class Load:
         cached_tokens: Tokens of a prompt that a prefix cache supplies.
         output_tokens: Tokens of an answer.
         context_tokens: Tokens that memory is reserved for.
+        step_tokens: Tokens of a request that one decode step computes: 1, or those that it verifies.
+        accepted: Tokens that an answer grows by in a step, on average.
     """
 
     input_tokens: int
     cached_tokens: int
     output_tokens: int
     context_tokens: int
+    step_tokens: int = 1
+    accepted: float = 1.0
+
+    @property
+    def steps(self) -> float:
+        """Decode steps of an answer."""
+        return self.output_tokens / self.accepted
 
     @property
     def decode_cached(self) -> int:
@@ -56,7 +65,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the tier demands: seconds per output token and to the first one; None for no demand."""
+    """What the tier demands: seconds per decode step and to the first token; None for no demand."""
 
     tpot_s: float | None
     ttft_s: float | None
@@ -74,7 +83,7 @@ class Pricing:
 
     def decode_times(self, piece: Piece, place: int, batch: float) -> Times:
         """Seconds of one piece of one layer for one decode micro-batch of ``batch`` requests."""
-        new = Point(np.asarray(float(batch)), 1, self.load.decode_cached)
+        new = Point(np.asarray(float(batch)), self.load.step_tokens, self.load.decode_cached)
         return work_time(piece.work, self.groups[place], new, self.formats)
 
     def prefill_times(self, piece: Piece, place: int) -> Times:
@@ -85,7 +94,7 @@ class Pricing:
 
     def decode_grid(self, batches: Array) -> Array:
         """Seconds over (piece, place, batch) with counts: what one micro-batch takes at each place."""
-        point = Point(batches, 1, self.load.decode_cached)
+        point = Point(batches, self.load.step_tokens, self.load.decode_cached)
         return np.array(
             [
                 [p.count * work_time(p.work, g, point, self.formats).total for g in self.groups]
@@ -150,7 +159,7 @@ class Pricing:
         group = self.groups[place]
         element = format_bits(self.formats.activations, self.pieces.activation_bits) / 8
         width = max((p.work.width for p in self.pieces.pieces if p.role is not Role.HEAD), default=0)
-        requests = requests_per_replica(group, batch) * micro_batches
+        requests = requests_per_replica(group, batch) * micro_batches * self.load.step_tokens
         chunk = min(self.load.input_tokens, PREFILL_CHUNK)
         held: Array = element * LIVE_VALUES * width * np.maximum(requests, chunk) / group.tp
         return held
@@ -161,7 +170,7 @@ class Pricing:
             return np.zeros_like(batch)
         group = self.groups[place]
         element = format_bits(self.formats.activations, self.pieces.activation_bits) / 8
-        requests = requests_per_replica(group, batch) * micro_batches
+        requests = requests_per_replica(group, batch) * micro_batches * self.load.step_tokens
         held: Array = element * piece.work.width * requests / group.tp
         return held
 
@@ -190,7 +199,7 @@ class Pricing:
     def edge_bytes(self, edge: Edge, batch: float, phase: Phase) -> float:
         """Bytes of an edge's tensors, of one layer, for one micro-batch (decode) or prompt (prefill)."""
         if phase is Phase.DECODE:
-            point = Point(batch, 1, self.load.decode_cached)
+            point = Point(batch, self.load.step_tokens, self.load.decode_cached)
         else:
             point = Point(1.0, self.load.input_tokens, self.load.cached_tokens)
         element = format_bits(self.formats.activations, self.pieces.activation_bits) / 8

@@ -35,15 +35,34 @@ def request_of(job: Job, tier: TierSpec, graph: Graph, library: Library) -> Requ
     for name in (job.model.weights, job.model.kv, job.model.activations):
         format_bits(name, 16)
     assert tier.context_tokens and tier.input_tokens and tier.tokens_per_s_per_user and tier.ttft_ms
-    cached = int(tier.input_tokens * tier.prefix_hit)
+    load = load_of(tier)
     return Request(
         pieces=fold(graph),
         fleet=tuple((library.system(name), count) for name, count in job.fleet.items()),
-        load=Load(tier.input_tokens - cached, cached, tier.output_tokens, tier.context_tokens),
+        load=load,
         formats=Formats(job.model.weights, job.model.kv, job.model.activations),
-        limits=Limits(1 / tier.tokens_per_s_per_user, tier.ttft_ms / 1e3),
+        limits=Limits(load.accepted / tier.tokens_per_s_per_user, tier.ttft_ms / 1e3),
         batches=job.search.batch or BATCHES,
         micro_batches=job.search.micro_batches or MICRO_BATCHES,
+    )
+
+
+def load_of(tier: TierSpec) -> Load:
+    """What the requests of a tier with every field filled in look like, in the middle of their session.
+
+    Of a session of ``turns``, a turn finds on average half of the others before it, prompts and answers,
+    in the cache.
+    """
+    assert tier.context_tokens is not None and tier.input_tokens is not None
+    hit = int(tier.input_tokens * tier.prefix_hit)
+    before = (tier.turns - 1) * (tier.input_tokens + tier.output_tokens) // 2
+    return Load(
+        tier.input_tokens - hit,
+        hit + before,
+        tier.output_tokens,
+        tier.context_tokens,
+        tier.draft_tokens + 1,
+        tier.tokens_per_step,
     )
 
 
@@ -61,11 +80,13 @@ def resolve_tier(spec: TierSpec, library: Library) -> TierSpec:
                 f"[[tier]] gives no {name}. Write it, or like = 'gtc2026/premium' to take a declared one."
             )
     assert tier.context_tokens is not None
-    prompt = tier.input_tokens or tier.context_tokens - tier.output_tokens
-    if prompt < 1 or prompt + tier.output_tokens > tier.context_tokens:
+    prompt = tier.input_tokens or tier.context_tokens // tier.turns - tier.output_tokens
+    if prompt < 1 or tier.turns * (prompt + tier.output_tokens) > tier.context_tokens:
+        session = f"{tier.turns} turns of " if tier.turns > 1 else ""
         raise JobError(
-            f"[[tier]] {tier.name}: {max(prompt, 0):,} input and {tier.output_tokens:,} output tokens do not "
-            f"fit context_tokens = {tier.context_tokens:,}. Shorten the request or lengthen the context."
+            f"[[tier]] {tier.name}: {session}{max(prompt, 0):,} input and {tier.output_tokens:,} output "
+            f"tokens do not fit context_tokens = {tier.context_tokens:,}. Shorten the request or lengthen "
+            f"the context."
         )
     return replace(tier, name=tier.name or "tier", input_tokens=prompt)
 

@@ -67,8 +67,9 @@ class Configuration:
         return write_problem(self.pricing, self.batch, self.micro_batches, limits, allowed, overlapped)
 
     def tokens_per_s(self, objective: int) -> float:
-        """Tokens per second at a TPOT of ``objective`` picoseconds plus engine overhead."""
-        return self.batch * self.micro_batches / (objective / PICO + STEP_OVERHEAD_S)
+        """Tokens per second at steps of ``objective`` picoseconds plus engine overhead."""
+        grown = self.batch * self.micro_batches * self.pricing.load.accepted
+        return grown / (objective / PICO + STEP_OVERHEAD_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,8 @@ def _improve(
     """A plan of this configuration that beats ``best``, or None."""
     limits = request.limits
     if best is not None:
-        in_flight = configuration.batch * configuration.micro_batches
-        needed = in_flight / (best.tokens_per_s * (1 + TOLERANCE))
+        grown = configuration.batch * configuration.micro_batches * request.load.accepted
+        needed = grown / (best.tokens_per_s * (1 + TOLERANCE))
         limits = replace(limits, tpot_s=min(needed, limits.tpot_s if limits.tpot_s is not None else needed))
     problem = configuration.problem(limits, mode)
     if all(len(places) == 1 for places in problem.allowed):
@@ -186,8 +187,10 @@ def _devices(groups: tuple[Group, ...]) -> int:
 
 
 def _tpot_of(answer: Answer, tokens_per_s: float) -> float:
-    """Seconds per token at which an answer's requests come to a rate."""
-    return answer.configuration.batch * answer.configuration.micro_batches / tokens_per_s
+    """Seconds per step at which an answer's requests come to a rate."""
+    configuration = answer.configuration
+    accepted = configuration.pricing.load.accepted
+    return configuration.batch * configuration.micro_batches * accepted / tokens_per_s
 
 
 def price(answer: Answer, overlapped: bool) -> dict[str, int]:
@@ -206,8 +209,9 @@ def _configurations(request: Request, mode: Mode) -> Iterator[Configuration]:
             tpot = floor.tpot(m, request.limits.memory)
             for k, batch in enumerate(request.batches):
                 limit = request.limits.tpot_s if request.limits.tpot_s is not None else np.inf
+                grown = batch * m * request.load.accepted
                 if tpot[k] <= limit and np.isfinite(tpot[k]):
-                    yield Configuration(pricing, batch, m, float(batch * m / tpot[k]))
+                    yield Configuration(pricing, batch, m, float(grown / tpot[k]))
 
 
 class Floor:
@@ -233,11 +237,11 @@ class Floor:
         shares = np.array([[pricing.pipeline_share(p, g) for g in range(places)] for p in pieces])
         self.path: Array = pricing.decode_grid(batches) + closed[len(pieces) :, :, None]
         self.busy: Array = self.path * shares[:, :, None]
-        self.prompt: Array = pricing.prefill_busy / pricing.load.output_tokens + closed[: len(pieces)]
+        self.prompt: Array = pricing.prefill_busy / pricing.load.steps + closed[: len(pieces)]
         self.weights = _weights(places)
 
     def tpot(self, micro_batches: int, memory: bool) -> Array:
-        """Seconds per output token over batches, infinite where caches fit nowhere."""
+        """Seconds per step over batches, infinite where caches fit nowhere."""
         path, busy = self.path, self.busy * micro_batches
         if memory:
             path = path + self._closed_by_caches(micro_batches)

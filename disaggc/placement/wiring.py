@@ -92,7 +92,8 @@ def _transfer(
     elements = Expr.total([_elements(graph, name) for name in names])
     load = decision.request.load
     if phase is Phase.DECODE:
-        point, tokens = Point(configuration.batch, 1, load.decode_cached), configuration.batch
+        point = Point(configuration.batch, load.step_tokens, load.decode_cached)
+        tokens = configuration.batch * load.step_tokens
     else:
         point, tokens = Point(1, load.input_tokens, load.cached_tokens), load.input_tokens
     payload = float(elements.evaluate(point)) * element

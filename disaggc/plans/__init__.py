@@ -23,6 +23,7 @@ from disaggc.plans.model import (
     StateRef,
     Transfer,
 )
+from disaggc.plans.trace import with_trace
 
 __all__ = [
     "FORMAT",
@@ -55,4 +56,5 @@ __all__ = [
     "open_plan",
     "parse_job",
     "parse_plan",
+    "with_trace",
 ]

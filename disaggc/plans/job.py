@@ -47,6 +47,12 @@ class TierSpec:
         input_tokens: Length of a prompt; default: what the context leaves beside the answer.
         output_tokens: Length of an answer.
         prefix_hit: Share of a prompt that a prefix cache supplies, 0 to 1.
+        trace: A CSV file of requests, relative to the job file, whose mean lengths are taken: columns
+            input_tokens and output_tokens.
+        turns: Requests of a session (an agent's), each behind the cache of those before it.
+        draft_tokens: Tokens that a draft puts before the model in each step (speculative decoding);
+            drafting them is not priced.
+        tokens_per_step: Tokens that an answer grows by in a step, 1 to draft_tokens + 1.
     """
 
     like: str = ""
@@ -58,6 +64,10 @@ class TierSpec:
     input_tokens: int | None = None
     output_tokens: int = 1000
     prefix_hit: float = 0.0
+    trace: str = ""
+    turns: int = 1
+    draft_tokens: int = 0
+    tokens_per_step: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +149,22 @@ def _check(job: Job, where: str) -> None:
             raise JobError(f"{where}: [search] {name} must hold numbers of 1 or more.")
 
 
+_ABOVE_0 = ("turns", "context_tokens", "ttft_ms", "tokens_per_s_per_user", "input_tokens", "output_tokens")
+
+
 def _check_tier(tier: TierSpec, where: str) -> None:
     if not 0.0 <= tier.prefix_hit < 1.0:
         raise JobError(f"{where}: prefix_hit = {tier.prefix_hit} must be from 0 to less than 1.")
-    for name in ("context_tokens", "ttft_ms", "tokens_per_s_per_user", "input_tokens", "output_tokens"):
+    if tier.draft_tokens < 0:
+        raise JobError(f"{where}: draft_tokens = {tier.draft_tokens} must be 0 or more.")
+    if not 1 <= tier.tokens_per_step <= tier.draft_tokens + 1:
+        raise JobError(
+            f"{where}: tokens_per_step = {tier.tokens_per_step:g} must be from 1 to draft_tokens + 1 = "
+            f"{tier.draft_tokens + 1}: a step gives the next token and at most all that were drafted."
+        )
+    if tier.trace and tier.input_tokens is not None:
+        raise JobError(f"{where}: a tier takes its lengths from a trace or from input_tokens. Leave one out.")
+    for name in _ABOVE_0:
         value = getattr(tier, name)
         if value is not None and value <= 0:
             raise JobError(f"{where}: {name} = {value} must be more than 0.")

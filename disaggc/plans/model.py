@@ -265,6 +265,8 @@ class Schedule:
         micro_batches: How many are in flight (ping-pong from 2).
         context_tokens: Context that memory is reserved for, per request.
         input_tokens, output_tokens: Typical request.
+        step_tokens: Tokens of a request that one decode step computes (verifies, with a draft).
+        tokens_per_step: Tokens that an answer grows by in a step.
     """
 
     micro_batch: int
@@ -272,6 +274,8 @@ class Schedule:
     context_tokens: int
     input_tokens: int
     output_tokens: int
+    step_tokens: int = 1
+    tokens_per_step: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
