@@ -20,7 +20,7 @@ the command itself is argparse's 2.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 
@@ -92,3 +92,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f" Did you mean '{folded[close[0]]}'?"
     return f" Known names: {', '.join(names)}." if names else ""
+
+
+def listed(names: Sequence[str], shown: int = 3) -> str:
+    """The first few names in quotes, and how many more there are: ``"'a', 'b' and 5 more"``.
+
+    Args:
+        names: What to list; not empty.
+        shown: How many are named.
+    """
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(f"'{name}'" for name in names[:shown]) + more

@@ -9,8 +9,8 @@ from dataclasses import replace
 from disaggc.cost import Bill, Formats, Group, Work
 from disaggc.ir import Cost, Expr, Role, Routing
 from disaggc.placement import Piece, Pieces, Request, evaluate
+from disaggc.placement.flows import Edge
 from disaggc.placement.modes import Mode
-from disaggc.placement.pieces import Edge
 from disaggc.placement.pricing import Limits, Load, Pricing
 from disaggc.placement.search import Answer, Configuration, groups_of
 from disaggc.targets import Figure, System, load_library

@@ -22,13 +22,12 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, TensorProto, external_data_helper
 
-from disaggc.errors import ModelError, OutputError
+from disaggc.errors import ModelError, OutputError, listed
 from disaggc.frontends.checkpoint import Stored, read_checkpoint
 from disaggc.ir import DType
 
 ABSENT = "weights.absent.bin"
 """The file that weights without a checkpoint point into; it need not exist."""
-_LISTED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +232,11 @@ def _unfit(
     other = [name for name in names if name in stored]
     if lacking:
         verbs = ("is", "stays") if len(lacking) == 1 else ("are", "stay")
-        yield f"{_count(lacking)} {verbs[0]} not in the checkpoint and {verbs[1]} absent: {_some(lacking)}."
+        yield f"{_count(lacking)} {verbs[0]} not in the checkpoint and {verbs[1]} absent: {listed(lacking)}."
     if other:
         mine, theirs = _tensor(types[other[0]]), stored[other[0]]
         yield (
-            f"{_count(other)} of another shape or type in the checkpoint, left absent: {_some(other)}; "
+            f"{_count(other)} of another shape or type in the checkpoint, left absent: {listed(other)}; "
             f"'{other[0]}' is {_label(theirs.dtype)} {list(theirs.shape)} there and "
             f"{_label(mine.data_type)} {list(mine.dims)} here. Try another --dtype."
         )
@@ -249,11 +248,6 @@ def _count(names: list[str]) -> str:
 
 def _label(dtype: int | None) -> str:
     return "of a type that ONNX lacks" if dtype is None else TensorProto.DataType.Name(dtype).lower()
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-    return ", ".join(f"'{name}'" for name in names[:_LISTED]) + more
 
 
 def _bring(checkpoint: Path, folder: Path, files: set[Path]) -> None:

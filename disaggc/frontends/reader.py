@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 
-from disaggc.errors import GraphError, WeightsError
+from disaggc.errors import GraphError, WeightsError, listed
 from disaggc.frontends.control import body_model, carried_types, constant, is_control, tensors_of
 from disaggc.frontends.door import captured, check_texts, open_model
 from disaggc.frontends.schemas import least_operands
@@ -21,8 +21,6 @@ from disaggc.ir import Body, Dim, DType, Graph, Node, Value, Weight, WeightFile,
 from disaggc.ir.graph import Attribute
 
 STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
-NAMED = 3
-"""Values that a warning names; the rest are counted."""
 SMALL = 64
 """Integer constants of at most this many elements are structure (axes, shapes, k): their values are kept."""
 
@@ -241,15 +239,9 @@ def _untyped(
     read = {name for node in nodes for name in node.reads}.union(outputs)
     used, idle = [n for n in unknown if n in read], [n for n in unknown if n not in read]
     if used:
-        yield f"Rank or element type unknown: {_some(used)}. Declare them in value_info to have them priced."
+        yield f"Rank or element type unknown: {listed(used)}. Declare them in value_info to have them priced."
     if idle:
-        yield f"Rank or element type unknown, but nothing reads them: {_some(idle)}."
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(f"'{name}'" for name in names[:NAMED]) + more
+        yield f"Rank or element type unknown, but nothing reads them: {listed(idle)}."
 
 
 def _of_bodies(bodies: Mapping[int, tuple[Body, ...]]) -> Iterator[str]:

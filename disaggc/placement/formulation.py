@@ -20,7 +20,8 @@ import math
 import numpy as np
 
 from disaggc.ir import Phase
-from disaggc.placement.pieces import Edge, Piece, Tie
+from disaggc.placement.flows import Edge
+from disaggc.placement.pieces import Piece, Tie
 from disaggc.placement.pricing import Limits, Pricing
 from disaggc.placement.problem import Flow, Problem, Row
 

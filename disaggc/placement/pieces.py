@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from disaggc.cost import Bill, Formats, Work, format_bits
-from disaggc.ir import Expr, Graph, Role, Segment, State, parse_dim
+from disaggc.ir import Graph, Role, Segment, State
+from disaggc.placement.flows import Edge, edges_of, segment_of
 
 COPIED = 64 * 1024
 """Weights of up to this many bytes are simply copied to whoever reads them."""
@@ -66,26 +67,6 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
-    """What one piece hands to others, so often a step.
-
-    Attributes:
-        source: Piece.
-        readers: Pieces.
-        elements: Of all its tensors of this pattern, for one step over the workload symbols; none for
-            an edge that stands for the message itself.
-        count: How often it occurs in a step.
-        message: Whether it stands for a message (it bears the latency) or for its content (bytes).
-    """
-
-    source: int
-    readers: tuple[int, ...]
-    elements: Expr
-    count: int
-    message: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Tie:
     """A weight that several pieces read (an embedding that is the head, too): one copy where they meet.
 
@@ -138,21 +119,22 @@ def fold(graph: Graph) -> Pieces:
     state_bits = max((s.dtype.bits for s in graph.states), default=16)
     bits = state_bits, _activation_bits(graph)
     widths = _widths(graph)
-    pieces = tuple(_piece(graph, key, members, widths, *bits) for key, members in _alike(graph, groups, bits))
+    pieces = tuple(
+        _piece(graph, key, members, widths, *bits) for key, members in _alike(graph, groups, widths, bits)
+    )
     piece_of = {s: i for i, piece in enumerate(pieces) for s in piece.segments}
-    edges = _edges(graph, piece_of)
+    edges = edges_of(graph, piece_of)
     return Pieces(pieces, tuple(edges), piece_of, len(graph.layers), *bits, _ties(graph, piece_of))
 
 
 def _alike(
-    graph: Graph, groups: Mapping[Key, list[Segment]], bits: tuple[int, int]
+    graph: Graph, groups: Mapping[Key, list[Segment]], widths: dict[int, int], bits: tuple[int, int]
 ) -> list[tuple[Key, list[Segment]]]:
     """The groups, those of different classes as one where they do the same work in the same place of a layer.
 
     An exporter may write one layer apart from its equals (a norm that the others fuse with the add before
     it); what is equal in both is still one choice.
     """
-    widths = _widths(graph)
     ordinals: dict[tuple[int, str], int] = {}
     merged: dict[str, tuple[Key, list[Segment]]] = {}
     for key, members in groups.items():
@@ -209,7 +191,7 @@ def _tables(graph: Graph, segment: Segment) -> dict[int, int]:
 
 def _ties(graph: Graph, piece_of: Mapping[int, int]) -> tuple[Tie, ...]:
     """Weights worth placing once that are read in several pieces, by the pieces that read them."""
-    owner = _segment_of(graph)
+    owner = segment_of(graph)
     readers: dict[str, set[int]] = {}
     for i, node in enumerate(graph.nodes):
         if owner[i] in piece_of:
@@ -229,73 +211,9 @@ def _is_fixed(state: State) -> bool:
     return state.axis is None or state.ring
 
 
-def _segment_of(graph: Graph) -> list[int]:
-    owner = [0] * len(graph.nodes)
-    for segment in graph.segments:
-        for i in segment.nodes:
-            owner[i] = segment.index
-    return owner
-
-
-def _edges(graph: Graph, piece_of: dict[int, int]) -> list[Edge]:
-    """Values that one piece writes and others read, folded over layers."""
-    owner = _segment_of(graph)
-    states = {n for s in graph.states for n in (s.past, s.present)}
-    read_by: dict[str, set[int]] = {}
-    for i, node in enumerate(graph.nodes):
-        for name in node.reads:
-            read_by.setdefault(name, set()).add(owner[i])
-    contents: dict[tuple[int, tuple[int, ...], str], int] = {}
-    messages: dict[int, set[int]] = {}
-    for segment in graph.segments:
-        if segment.index not in piece_of:
-            continue
-        for i in segment.nodes:
-            for name in graph.nodes[i].writes:
-                readers = {s for s in read_by.get(name, ()) if s != segment.index and s in piece_of}
-                if not readers or name in states or name in graph.weights or not _is_data(graph, name):
-                    continue
-                pattern = (piece_of[segment.index], tuple(sorted({piece_of[s] for s in readers})))
-                size = str(_elements(graph, name))
-                contents[(*pattern, size)] = contents.get((*pattern, size), 0) + 1
-                messages.setdefault(segment.index, set()).update(readers)
-    edges = [Edge(s, r, parse_dim(size), n, message=False) for (s, r, size), n in sorted(contents.items())]
-    return edges + _messages(messages, piece_of) + _feedback(graph, piece_of)
-
-
-def _messages(messages: dict[int, set[int]], piece_of: dict[int, int]) -> list[Edge]:
-    """One message a segment to each place that reads from it, whatever it carries."""
-    counts: dict[tuple[int, tuple[int, ...]], int] = {}
-    for source, readers in messages.items():
-        key = (piece_of[source], tuple(sorted({piece_of[s] for s in readers})))
-        counts[key] = counts.get(key, 0) + 1
-    return [Edge(s, readers, Expr(), n, message=True) for (s, readers), n in sorted(counts.items())]
-
-
-def _feedback(graph: Graph, piece_of: dict[int, int]) -> list[Edge]:
-    """The next token goes from the head back to the embedding."""
-    heads = [piece_of[s.index] for s in graph.segments if s.role is Role.HEAD]
-    embeddings = [piece_of[s.index] for s in graph.segments if s.role is Role.EMBEDDING]
-    if not heads or not embeddings:
-        return []
-    return [Edge(heads[-1], (embeddings[0],), Expr(), 1, message=True)]
-
-
-def _is_data(graph: Graph, name: str) -> bool:
-    """Whether a value grows with tokens; extents and constants ride along with any message."""
-    return bool(_elements(graph, name).symbols)
-
-
-def _elements(graph: Graph, name: str) -> Expr:
-    count = Expr.of(1)
-    for dim in graph.values[name].shape or ():
-        count = count * parse_dim(str(dim))
-    return count
-
-
 def _widths(graph: Graph) -> dict[int, int]:
     """For each segment the widest activation that it hands on, in elements a token."""
-    owner = _segment_of(graph)
+    owner = segment_of(graph)
     readers = graph.consumers()
     outputs = set(graph.outputs)
     states = {n for s in graph.states for n in (s.past, s.present)}

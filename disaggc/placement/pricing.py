@@ -22,7 +22,8 @@ from disaggc.cost import (
     work_time,
 )
 from disaggc.ir import Phase, Point, Role
-from disaggc.placement.pieces import Edge, Piece, Pieces, Tie
+from disaggc.placement.flows import Edge
+from disaggc.placement.pieces import Piece, Pieces, Tie
 
 RESERVE = 0.1
 """Share of each memory that is kept free: runtime, fragmentation, program text; inferred (vLLM's default)."""
