@@ -52,10 +52,16 @@ class Op(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A cost, and why its flops are missing ('' if they are not)."""
+    """A cost, and what is wrong with it.
+
+    Attributes:
+        complaint: Why its flops are missing; '' if they are not.
+        doubt: What was assumed in counting them; '' for nothing.
+    """
 
     cost: Cost
     complaint: str = ""
+    doubt: str = ""
 
 
 def price(op: Op, rule: CostRule | None) -> Price:

@@ -88,17 +88,24 @@ def _nameless(state: State) -> State:
 
 
 def _complaints(nodes: Sequence[Node], prices: list[Price]) -> Iterator[str]:
-    """One warning for each kind of op that is priced without flops."""
-    where: dict[str, list[Node]] = {}
-    for node, priced in zip(nodes, prices, strict=True):
-        if priced.complaint:
-            where.setdefault(priced.complaint, []).append(node)
-    for complaint, found in sorted(where.items()):
-        first = found[0].name or ", ".join(found[0].writes)
+    """One warning for each kind of op that is priced without flops, and for each doubt."""
+    for complaint, found in _where(nodes, [priced.complaint for priced in prices]):
         yield (
-            f"{complaint}: {len(found)} priced by the bytes they read and write, first '{first}'. "
+            f"{complaint}: {len(found)} priced by the bytes they read and write, first '{found[0]}'. "
             f"Declare the op in passes/costs/*.toml, here or in a folder of your own (--library)."
         )
+    for doubt, found in _where(nodes, [priced.doubt for priced in prices]):
+        cure = "Make them a constant or an extent to have them counted."
+        yield f"{doubt}: {len(found)}, first '{found[0]}'. {cure}"
+
+
+def _where(nodes: Sequence[Node], texts: list[str]) -> list[tuple[str, list[str]]]:
+    """Each text with the names of its nodes, sorted; none for empty ones."""
+    found: dict[str, list[str]] = {}
+    for node, text in zip(nodes, texts, strict=True):
+        if text:
+            found.setdefault(text, []).append(node.name or ", ".join(node.writes))
+    return sorted(found.items())
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ expert gets; the exporter's own extents for those ('how many tokens chose this o
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
@@ -19,6 +20,8 @@ from disaggc.passes.vocabulary import Ops
 
 TYPICAL = Point(8.0, 1, 1024)
 """Where the branches of an If are compared: a decode step of a few requests."""
+
+_COMPLAINT, _DOUBT = operator.attrgetter("complaint"), operator.attrgetter("doubt")
 
 PriceBody = Callable[[Graph], list[Price]]
 """Prices every node of a body."""
@@ -41,8 +44,8 @@ def control_price(graph: Graph, i: int, weights: frozenset[str], price_body: Pri
     trips = _trips(graph, i)
     if trips is None:
         told = f"The trips of {node.kind} are data and counted as one"
-        return Price(bodies[0].cost, bodies[0].complaint or told)
-    return Price(_repeated(bodies[0].cost, trips), bodies[0].complaint)
+        return dataclasses.replace(bodies[0], doubt=bodies[0].doubt or told)
+    return dataclasses.replace(bodies[0], cost=_repeated(bodies[0].cost, trips))
 
 
 @kept("nodes", "weights", "bodies")
@@ -128,7 +131,8 @@ def _total(prices: list[Price], mark: Mark | None) -> Price:
         state_read=Expr.total([c.state_read for c in costs]),
         state_write=Expr.total([c.state_write for c in costs]),
     )
-    return Price(cost, next((p.complaint for p in prices if p.complaint), ""))
+    first = (next((t for p in prices if (t := told(p))), "") for told in (_COMPLAINT, _DOUBT))
+    return Price(cost, *first)
 
 
 def _merged(parts: Iterator[Mapping[int, int]] | list[Mapping[int, int]]) -> dict[int, int]:
