@@ -17,6 +17,7 @@ from disaggc.frontends import OnnxModel, open_model, read_graph, unfused
 from disaggc.ir import Graph
 from disaggc.passes import load_pipeline, run
 from disaggc.placement.decide import Decision, decide
+from disaggc.placement.objective import SubFleet, choose_fleet
 from disaggc.placement.request import request_of, resolve_tier
 from disaggc.plans import Job, Plan, with_trace
 from disaggc.targets import load_library
@@ -66,20 +67,28 @@ def compile_job(job: Job, root: Path, output: Path, options: Options | None = No
 
         def decided(form: OnnxModel) -> Decided:
             graph = analyse(path, options, form)
-            return Decided(form, graph, decide(request_of(job, tier, graph, library), options.tell))
+            wanted = request_of(job, tier, graph, library)
+            wanted, fleets = choose_fleet(wanted, job.objective.name, options.tell)
+            return Decided(form, graph, decide(wanted, options.tell), fleets)
 
         best = better_form(source, decided, cuts=len(job.fleet) > 1)
         options.tell("writing subgraphs")
-        return write_plan(job, tier, best.form, best.graph, best.decision, folder)
+        return write_plan(job, tier, best.form, best.graph, best.decision, folder, best.fleets)
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """One form of a model, and the best plan for it."""
+    """One form of a model, the best plan for it, and the parts of the fleet that were searched for that."""
 
     form: OnnxModel
     graph: Graph
     decision: Decision
+    fleets: tuple[SubFleet, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """How good the plan is at the objective; more is better."""
+        return self.fleets[0].score if self.fleets else self.decision.answer.tokens_per_s
 
 
 def better_form(source: OnnxModel, decided: Callable[[OnnxModel], Decided], cuts: bool) -> Decided:
@@ -100,7 +109,7 @@ def better_form(source: OnnxModel, decided: Callable[[OnnxModel], Decided], cuts
         return _noted(decided(split))
     with contextlib.suppress(InfeasiblePlanError):
         other = decided(split)
-        if other.decision.answer.tokens_per_s > as_it_is.decision.answer.tokens_per_s:
+        if other.score > as_it_is.score:
             return _noted(other)
     return as_it_is
 

@@ -8,6 +8,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -20,6 +21,7 @@ from disaggc.ir import Graph, Phase
 from disaggc.passes.contents import Contents, contents
 from disaggc.placement import blueprint
 from disaggc.placement.decide import Decision
+from disaggc.placement.objective import SubFleet
 from disaggc.placement.stages import Span, lay_out
 from disaggc.placement.wiring import phase_plan
 from disaggc.plans import FORMAT, VERSION, Formats, Goal, Job, ModelRef, PhasePlan, Plan, TierSpec, dump_plan
@@ -73,7 +75,13 @@ def _replace(folder: Path, output: Path) -> None:
 
 
 def write_plan(
-    job: Job, tier: TierSpec, source: onnx.ModelProto, graph: Graph, decision: Decision, folder: Path
+    job: Job,
+    tier: TierSpec,
+    source: onnx.ModelProto,
+    graph: Graph,
+    decision: Decision,
+    folder: Path,
+    fleets: tuple[SubFleet, ...] = (),
 ) -> Plan:
     """Write everything into ``folder`` and return the plan.
 
@@ -84,12 +92,14 @@ def write_plan(
         graph: Analysed.
         decision: What was chosen.
         folder: Exists and is empty.
+        fleets: Parts of the fleet that were searched, the chosen one first.
     """
     spans = {phase: lay_out(graph, decision.request.pieces, decision.answer, phase) for phase in Phase}
     phases, parts = _cut(source, graph, decision, spans)
     files = write_subgraphs(source, graph.source, parts, folder, _types(graph, parts))
     files["ops.csv"] = _write_ops(graph, decision, spans, folder)
     plan = _plan(job, tier, graph, decision, phases, dict(sorted(files.items())))
+    plan = replace(plan, fleets=blueprint.fleets(job.objective.name, fleets))
     (folder / "plan.json").write_bytes(dump_plan(plan))
     (folder / "model.path").write_text(f"{graph.source.parent.resolve()}\n", encoding="utf-8")
     return plan
@@ -177,7 +187,7 @@ def _plan(
             tier.tokens_per_s_per_user,
             tier.ttft_ms,
             tier.price_usd_per_mtok,
-            job.objective.maximise,
+            job.objective.name,
         ),
         formats=Formats(job.model.weights, job.model.kv, job.model.activations),
         mode=decision.mode,

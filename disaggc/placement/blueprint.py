@@ -12,12 +12,14 @@ from disaggc.placement.check import evaluate, row_value
 from disaggc.placement.decide import Decision, Option, bottleneck, tpot_seconds
 from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
 from disaggc.placement.modes import ANY
+from disaggc.placement.objective import MEASURES, SubFleet
 from disaggc.placement.pricing import LIVE_VALUES, RESERVE, Limits
 from disaggc.placement.search import SIMPLICITY, Answer, price
 from disaggc.plans import (
     Alternative,
     Certificate,
     Feed,
+    FleetOption,
     Interval,
     MemoryMap,
     Parallelism,
@@ -177,6 +179,14 @@ def _alternative(option: Option) -> Alternative:
         tokens_per_s=answer.tokens_per_s,
         tpot_us=tpot_seconds(answer) * US,
         loss=option.loss,
+    )
+
+
+def fleets(objective: str, parts: tuple[SubFleet, ...]) -> tuple[FleetOption, ...]:
+    """The parts of the fleet that were searched, the chosen one first; none for throughput."""
+    return tuple(
+        FleetOption(part.name, MEASURES[objective].unit, k == 0, part.tokens_per_s, part.value)
+        for k, part in enumerate(parts)
     )
 
 

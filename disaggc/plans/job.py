@@ -72,9 +72,21 @@ class TierSpec:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """[objective]: what the best plan is best at. So far the tokens per second of the whole fleet."""
+    """[objective]: what the best plan is best at.
 
-    maximise: str = "throughput"
+    Attributes:
+        maximise: 'throughput' (tokens per second of the whole fleet, the default) or 'tokens_per_mw'
+            (of the systems that are used).
+        minimise: 'cost', dollars per million tokens of the systems that are used; instead of ``maximise``.
+    """
+
+    maximise: str = ""
+    minimise: str = ""
+
+    @property
+    def name(self) -> str:
+        """The one objective."""
+        return self.minimise or self.maximise or "throughput"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +151,23 @@ def _check(job: Job, where: str) -> None:
         raise JobError(
             f"{where}: {len(job.tier)} tiers are given; one is compiled at a time. Write one [[tier]] a job."
         )
-    if job.objective.maximise != "throughput":
-        raise JobError(
-            f"{where}: [objective] maximise = '{job.objective.maximise}' is unknown. Use 'throughput'."
-        )
+    _check_objective(job.objective, where)
     _check_tier(job.tier[0], where)
     for name, values in (("batch", job.search.batch), ("micro_batches", job.search.micro_batches)):
         if any(value < 1 for value in values):
             raise JobError(f"{where}: [search] {name} must hold numbers of 1 or more.")
+
+
+def _check_objective(objective: Objective, where: str) -> None:
+    if objective.maximise and objective.minimise:
+        raise JobError(f"{where}: [objective] both maximises and minimises. Leave one out.")
+    for what, name, known in (
+        ("maximise", objective.maximise, ("throughput", "tokens_per_mw")),
+        ("minimise", objective.minimise, ("cost",)),
+    ):
+        if name and name not in known:
+            choices = " or ".join(f"'{choice}'" for choice in known)
+            raise JobError(f"{where}: [objective] {what} = '{name}' is unknown. Use {choices}.")
 
 
 _ABOVE_0 = ("turns", "context_tokens", "ttft_ms", "tokens_per_s_per_user", "input_tokens", "output_tokens")

@@ -230,6 +230,24 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class FleetOption:
+    """A part of the fleet that was searched for the objective.
+
+    Attributes:
+        fleet: '1 vr-nvl72 + 2 groq3-lpx'.
+        tokens_per_s: The most that it gives; None if no plan on it meets the tier.
+        value: The objective, in ``unit``.
+        chosen: Whether the plan is for this part.
+    """
+
+    fleet: str
+    unit: str
+    chosen: bool
+    tokens_per_s: float | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """Why the answer is right.
 
@@ -323,5 +341,6 @@ class Plan:
     weakest: str
     inferred: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    fleets: tuple[FleetOption, ...] = ()
     inputs: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from disaggc.plans import Alternative, PhasePlan, Plan, Pool, Stage
+from disaggc.plans import Alternative, FleetOption, PhasePlan, Plan, Pool, Stage
 from disaggc.report.console import amount, table
 
 
@@ -30,6 +30,10 @@ def summary(plan: Plan) -> Iterator[RenderableType]:
         f"(asked: {plan.goal.tokens_per_s_per_user:,.0f}), "
         f"first token after {p.ttft_us.conservative / 1e3:,.1f} ms (asked: {plan.goal.ttft_ms:,.0f})"
     )
+    if plan.fleets:
+        best, *others = plan.fleets
+        beside = next((f"; next, {o.fleet}: {_figure(o.value)}" for o in others if o.value is not None), "")
+        yield f"  on {best.fleet} of the fleet: {_figure(best.value)} {best.unit}{beside}"
     yield f"  because {_why(plan)}"
     c = plan.certificate
     yield (
@@ -69,6 +73,9 @@ def explain(plan: Plan) -> Iterator[RenderableType]:
     yield from _phase(plan.prefill, "Prefill, one prompt")
     yield ""
     yield _alternatives(plan.alternatives)
+    if plan.fleets:
+        yield ""
+        yield _fleets(plan.fleets)
     if plan.rejections:
         yield ""
         yield "[bold]Rejected[/]"
@@ -79,6 +86,25 @@ def explain(plan: Plan) -> Iterator[RenderableType]:
     sources = f"{len(plan.inferred)}; sources: disaggc targets NAME"
     yield f"[bold]Inferred numbers that this rests on[/] ({sources})"
     yield from (Text(f"  {text}") for text in _folded(plan.inferred))
+
+
+def _fleets(options: tuple[FleetOption, ...]) -> RenderableType:
+    rows = [
+        (
+            option.fleet + (" (chosen)" if option.chosen else ""),
+            "no plan" if option.tokens_per_s is None else f"{option.tokens_per_s:,.0f}",
+            "" if option.value is None else _figure(option.value),
+        )
+        for option in options
+    ]
+    return table("Parts of the fleet", ("systems", "tokens/s", options[0].unit), rows)
+
+
+def _figure(value: float | None) -> str:
+    """Whole numbers from a thousand on, four digits below."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _memory_table(pools: tuple[Pool, ...]) -> RenderableType:

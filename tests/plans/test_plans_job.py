@@ -30,7 +30,7 @@ def _refusal(edit: Edit) -> str:
 def test_a_job_needs_a_model_a_fleet_and_a_tier_and_nothing_else() -> None:
     job = parse_job(MINIMAL, "job.toml")
     assert (job.model.weights, job.model.kv, job.model.activations) == ("as stored",) * 3
-    assert (job.objective.maximise, job.search) == ("throughput", SearchSpec())
+    assert (job.objective.maximise, job.search) == ("", SearchSpec())
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: str(path.name))
@@ -87,7 +87,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     ),
     "unknown objective": (
         lambda job: job.update(objective={"maximise": "profit"}),
-        "job.toml: [objective] maximise = 'profit' is unknown. Use 'throughput'.",
+        "job.toml: [objective] maximise = 'profit' is unknown. Use 'throughput' or 'tokens_per_mw'.",
     ),
     "prefix hit of everything": (
         lambda job: job["tier"][0].update(prefix_hit=1.0),
