@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_targets(commands)
     _add_import(commands)
+    _add_compare(commands)
     return parser
 
 
@@ -436,6 +437,53 @@ def _import(options: argparse.Namespace, screen: report.Screen) -> int:
     screen.say(f"{found.nodes:,} ops, {size} in {found.weights:,} weights, {where}.")
     screen.say(f"Wrote {found.path}. Next: disaggc inspect {found.path}")
     return 0
+
+
+# compare ---------------------------------------------------------------------------------------
+
+COMPARE_MORE = """\
+What would one more rack bring? Where does a longer prompt stop to fit?
+
+  disaggc compare JOB.toml --with groq3-lpx=0,1,2,4
+  disaggc compare JOB.toml --with input_tokens=1000,4000,16000
+"""
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "compare", "vary one input of a job, and tabulate the best plans", COMPARE_MORE)
+    parser.add_argument("job", type=Path, metavar="JOB.toml")
+    parser.add_argument(
+        "--with",
+        dest="sweep",
+        required=True,
+        metavar="NAME=A,B,...",
+        help="a system of the fleet (0 leaves it out) or a number of the tier, and its values",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    _add_library(parser)
+    parser.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace, screen: report.Screen) -> int:
+    from disaggc.compiler import Options, compare  # as in _inspect
+
+    name, values = _sweep(options.sweep)
+    with screen.progress() as tell:
+        settings = Options(library=options.library, tell=tell)
+        found = compare(load_job(options.job), options.job.parent, name, values, settings)
+    if options.json:
+        screen.show_json(report.comparison_data(name, found))
+    else:
+        screen.show(*report.comparison(name, found))
+    return 0 if any(row.best is not None for row in found) else 3
+
+
+def _sweep(text: str) -> tuple[str, list[float]]:
+    name, _, values = text.partition("=")
+    try:
+        return name, [float(value) for value in values.split(",")]
+    except ValueError as error:
+        raise JobError(f"--with {text}: write a name and numbers, such as groq3-lpx=0,1,2.") from error
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from disaggc.passes import load_pipeline, run
 from disaggc.placement.decide import Decision, decide
 from disaggc.placement.objective import SubFleet, choose_fleet
 from disaggc.placement.request import request_of, resolve_tier
-from disaggc.plans import Job, Plan, with_trace
+from disaggc.plans import Job, Plan, TierSpec, varied, with_trace
 from disaggc.targets import load_library
 
 
@@ -59,21 +59,82 @@ def compile_job(job: Job, root: Path, output: Path, options: Options | None = No
     """
     options = options or Options()
     with fresh_folder(output, options.force) as folder:
-        library = load_library(options.library)
-        tier = resolve_tier(with_trace(job.tier[0], root), library)
-        path = root / job.model.onnx
-        options.tell("reading the model")
-        source = open_model(path)
-
-        def decided(form: OnnxModel) -> Decided:
-            graph = analyse(path, options, form)
-            wanted = request_of(job, tier, graph, library)
-            wanted, fleets = choose_fleet(wanted, job.objective.name, options.tell)
-            return Decided(form, graph, decide(wanted, options.tell), fleets)
-
-        best = better_form(source, decided, cuts=len(job.fleet) > 1)
+        model = Model(root / job.model.onnx, options)
+        tier, best = model.decided(job, root)
         options.tell("writing subgraphs")
         return write_plan(job, tier, best.form, best.graph, best.decision, folder, best.fleets)
+
+
+class Model:
+    """A model that jobs are decided for, each of its forms analysed once."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        """Read it.
+
+        Raises:
+            ModelError: The file is no model.
+        """
+        self._path = path
+        self._options = options
+        self._library = load_library(options.library)
+        options.tell("reading the model")
+        self._source = open_model(path)
+        self._graphs: dict[bool, Graph] = {}
+
+    def decided(self, job: Job, root: Path) -> tuple[TierSpec, Decided]:
+        """The best plan for a job, with its tier filled in.
+
+        Raises:
+            DisaggcError: The model, job or targets are at fault, or no plan meets the tier.
+        """
+        tier = resolve_tier(with_trace(job.tier[0], root), self._library)
+
+        def decided(form: OnnxModel) -> Decided:
+            graph = self._graph(form)
+            wanted = request_of(job, tier, graph, self._library)
+            wanted, fleets = choose_fleet(wanted, job.objective.name, self._options.tell)
+            return Decided(form, graph, decide(wanted, self._options.tell), fleets)
+
+        return tier, better_form(self._source, decided, cuts=len(job.fleet) > 1)
+
+    def _graph(self, form: OnnxModel) -> Graph:
+        split = form is not self._source
+        if split not in self._graphs:
+            self._graphs[split] = analyse(self._path, self._options, form)
+        return self._graphs[split]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One value of a sweep: the best plan with it, or why there is none."""
+
+    value: float
+    best: Decided | None
+    reason: str = ""
+
+
+def compare(job: Job, root: Path, name: str, values: Sequence[float], options: Options) -> list[Compared]:
+    """The best plan for each value of one input of a job, nothing written.
+
+    Args:
+        job: As it is but for that input.
+        root: The folder that the job's paths are relative to.
+        name: A system of the fleet, whose number varies (0 leaves it out), or a number of the tier.
+        values: What it takes.
+        options: How.
+
+    Raises:
+        DisaggcError: The model or the job are at fault. A value without a plan is a row that says so.
+    """
+    jobs = [varied(job, name, value) for value in values]
+    model, found = Model(root / job.model.onnx, options), []
+    for value, one in zip(values, jobs, strict=True):
+        options.tell(f"{name} = {value:g}")
+        try:
+            found.append(Compared(value, model.decided(one, root)[1]))
+        except InfeasiblePlanError as error:
+            found.append(Compared(value, None, str(error).splitlines()[0]))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

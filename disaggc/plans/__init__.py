@@ -1,7 +1,17 @@
 """The job that people write, the plan that everything else reads, and their codecs."""
 
 from disaggc.plans.codec import dump_plan, open_plan, parse_plan
-from disaggc.plans.job import Fleet, Job, ModelSpec, Objective, SearchSpec, TierSpec, load_job, parse_job
+from disaggc.plans.job import (
+    Fleet,
+    Job,
+    ModelSpec,
+    Objective,
+    SearchSpec,
+    TierSpec,
+    load_job,
+    parse_job,
+    varied,
+)
 from disaggc.plans.model import (
     FORMAT,
     VERSION,
@@ -58,5 +68,6 @@ __all__ = [
     "open_plan",
     "parse_job",
     "parse_plan",
+    "varied",
     "with_trace",
 ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from disaggc.errors import JobError
+from disaggc.errors import JobError, nearest
 from disaggc.records import structure
 
 Fleet = dict[str, int]
@@ -189,3 +189,26 @@ def _check_tier(tier: TierSpec, where: str) -> None:
         value = getattr(tier, name)
         if value is not None and value <= 0:
             raise JobError(f"{where}: {name} = {value} must be more than 0.")
+
+
+def varied(job: Job, name: str, value: float) -> Job:
+    """The job with one number changed: how many there are of a system (0: none), or a field of the tier.
+
+    Raises:
+        JobError: The name is neither, or the value is out of range.
+    """
+    whole = {f.name: "int" in str(f.type) for f in fields(TierSpec) if str(f.type) != "str"}
+    if name not in whole and "_" in name:  # systems are written with dashes
+        raise JobError(f"'{name}' is no number of the tier.{nearest(name, whole)}")
+    if whole.get(name, True) and value != int(value):
+        raise JobError(f"{name} = {value:g} must be a whole number.")
+    if name in whole:
+        changed: dict[str, Any] = {name: int(value) if whole[name] else value}
+        other = replace(job, tier=(replace(job.tier[0], **changed),))
+    elif value < 0:
+        raise JobError(f"{name} = {value:g} must be 0 systems or more.")
+    else:
+        counts = {**job.fleet, name: int(value)}
+        other = replace(job, fleet={system: count for system, count in counts.items() if count})
+    _check(other, f"{name} = {value:g}")
+    return other

@@ -1,5 +1,6 @@
 """What people read: tables on a terminal, sentences with numbers."""
 
+from disaggc.report.comparison import comparison, comparison_data
 from disaggc.report.console import Screen, amount
 from disaggc.report.explain import explain, summary
 from disaggc.report.floors import floors, floors_data
@@ -10,6 +11,8 @@ from disaggc.report.systems import system_table, systems_table
 __all__ = [
     "Screen",
     "amount",
+    "comparison",
+    "comparison_data",
     "explain",
     "floors",
     "floors_data",

@@ -16,7 +16,7 @@ from disaggc import __version__, cli
 from disaggc.cli import main
 from disaggc.runtime import Comparison, verify
 
-COMMANDS = ("inspect", "compile", "run", "verify", "explain", "targets", "import")
+COMMANDS = ("inspect", "compile", "run", "verify", "explain", "targets", "import", "compare")
 PROMPTS = ("--prompt-ids", "1,2,3", "--max-new-tokens", "3")
 
 
