@@ -155,7 +155,7 @@ def _types(graph: Graph, parts: Sequence[Part]) -> dict[str, onnx.TypeProto]:
 def _write_ops(graph: Graph, decision: Decision, spans: Spans, folder: Path) -> str:
     """ops.csv: every op once per phase. Returns its SHA-256."""
     path = folder / "ops.csv"
-    names = [group.system.name for group in decision.answer.configuration.pricing.groups]
+    names = decision.answer.configuration.pricing.names
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("phase", "node", "name", "op", "layer", "role", "pool", "stage"))

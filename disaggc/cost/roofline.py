@@ -40,6 +40,12 @@ class Group:
     """Devices of one pool under one parallelism: dp replicas of pp stages of tp devices.
 
     Experts are spread over all tp * dp devices of a stage (wide expert parallelism).
+
+    Attributes:
+        count: How many systems they lie in.
+        reserved: Devices set aside for it, those left idle included; 0 for all of ``count`` systems.
+        spilled_experts, spilled_cache: Share of the experts' weights and of the caches that lie in the
+            device's next slower memory (``Device.slower``).
     """
 
     system: System
@@ -47,6 +53,9 @@ class Group:
     tp: int
     dp: int
     pp: int
+    reserved: int = 0
+    spilled_experts: float = 0.0
+    spilled_cache: float = 0.0
 
     @property
     def device(self) -> Device:
@@ -62,6 +71,11 @@ class Group:
     def ep(self) -> int:
         """Devices that a layer's experts are spread over."""
         return self.tp * self.dp
+
+    @property
+    def systems(self) -> float:
+        """How many systems' worth of links it has to itself; a fraction for a part of one."""
+        return self.reserved / self.system.devices if self.reserved else float(self.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +170,23 @@ def cache_split(work: Work, group: Group) -> int:
 
 def _per_device(work: Work, group: Group, point: Point, formats: Formats) -> tuple[Array, Array]:
     """Flops and bytes of the busiest device."""
+    slow = _slowdown(group)
     if work.bill.routing is not None:
         whole = work.bill.amounts(point, formats)
         spread = whole.flops / group.ep
-        moved = whole.weight_bytes / group.tp + (whole.expert_bytes + whole.activation_bytes) / group.ep
-        return spread, moved
+        experts = whole.expert_bytes * (1 + group.spilled_experts * slow)
+        return spread, whole.weight_bytes / group.tp + (experts + whole.activation_bytes) / group.ep
     share = Point(requests_per_replica(group, point["batch"]), point.new, point.cached)
     mine = work.bill.amounts(share, formats)
     kept = (mine.state_read_bytes + mine.state_write_bytes) / cache_split(work, group)
+    kept = kept * (1 + group.spilled_cache * slow)
     return mine.flops / group.tp, mine.weight_bytes / group.tp + mine.activation_bytes / group.tp + kept
+
+
+def _slowdown(group: Group) -> float:
+    """How many bytes of main memory a byte of the next slower one takes as long as, less the byte itself."""
+    slower = group.device.slower
+    return 0.0 if slower is None else group.device.main.bandwidth.si / slower.bandwidth.si - 1
 
 
 def _collective(work: Work, group: Group, point: Point, formats: Formats) -> Array:

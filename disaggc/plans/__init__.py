@@ -1,7 +1,20 @@
 """The job that people write, the plan that everything else reads, and their codecs."""
 
-from disaggc.plans.codec import dump_plan, open_plan, parse_plan
+from disaggc.plans.codec import dump_plan, is_fleet, open_fleet, open_plan, parse_fleet, parse_plan
+from disaggc.plans.fleet import (
+    FLEET_FORMAT,
+    BreakEven,
+    Change,
+    Economics,
+    FleetPlan,
+    GroupPlan,
+    ModeReport,
+    ReplicaPlan,
+    SystemUse,
+    TierPlan,
+)
 from disaggc.plans.job import (
+    Budget,
     Fleet,
     Job,
     ModelSpec,
@@ -37,9 +50,20 @@ from disaggc.plans.model import (
 from disaggc.plans.trace import with_trace
 
 __all__ = [
+    "FLEET_FORMAT",
     "FORMAT",
     "VERSION",
     "Alternative",
+    "BreakEven",
+    "Budget",
+    "Change",
+    "Economics",
+    "FleetPlan",
+    "GroupPlan",
+    "ModeReport",
+    "ReplicaPlan",
+    "SystemUse",
+    "TierPlan",
     "Certificate",
     "Feed",
     "Fleet",
@@ -64,8 +88,11 @@ __all__ = [
     "TierSpec",
     "Transfer",
     "dump_plan",
+    "is_fleet",
     "load_job",
+    "open_fleet",
     "open_plan",
+    "parse_fleet",
     "parse_job",
     "parse_plan",
     "varied",
