@@ -66,6 +66,13 @@ def test_mixtral_wants_h20_for_attention_and_l40s_for_experts(
     assert cheapest(work, MACHINES) == ("h20-x8", "l40s-x8")
 
 
+def test_in_fp8_the_choice_is_the_same(analysed: Callable[[str], Graph]) -> None:
+    """A800 has no FP8 and computes at its bf16 rate."""
+    machines = {name: Hourly.of(priced(name)) for name in PRICE}
+    work = token_work(analysed("full.mixtral_8x22b.torch"), 4096, "fp8")
+    assert cheapest(work, machines) == ("h20-x8", "l40s-x8")
+
+
 def test_the_choice_is_a_matter_of_context(analysed: Callable[[str], Graph]) -> None:
     """Projections are arithmetic: with next to nothing in the cache attention, too, is cheapest on L40S."""
     work = token_work(analysed("full.mixtral_8x22b.torch"), 64, "bf16")
