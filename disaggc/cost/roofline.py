@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from disaggc.cost.bill import AS_STORED, RATES, Array, Bill, Formats, format_bits
+from disaggc.cost.collectives import Span, all_reduce_s, all_to_all_s
 from disaggc.ir import Point, Role
 from disaggc.targets import Device, System
 
@@ -190,30 +191,21 @@ def _slowdown(group: Group) -> float:
 
 
 def _collective(work: Work, group: Group, point: Point, formats: Formats) -> Array:
-    """Seconds of the exchange that ends this work within its group.
+    """Seconds of the exchange that ends this work within its group (``collectives``).
 
-    An all-reduce takes two hops and 2 (n-1)/n of the payload over the link; an exchange of tokens with
-    experts on other devices takes a hop and the payload each way (alpha + bytes / bandwidth, per topology).
+    Experts on other devices are sent their tokens and send them back; partial sums are reduced.
     """
     element = format_bits(formats.activations, work.bill.activation_bits) / 8
     tokens = np.asarray(point["batch"] * point["new"])
     if work.bill.routing is not None and group.dp > 1:
         copies = min(work.bill.routing.chosen, group.ep)
-        payload = tokens / group.ep * copies * work.width * element
-        return 2 * (_hops(group, group.ep, 1) + payload / group.system.scale_up.bandwidth_one_way.si)
+        span = Span(group.system, group.ep)
+        return 2 * all_to_all_s(span, tokens / group.ep, copies, work.width * element)
     reduced = work.role in REDUCED or work.bill.routing is not None
     if not reduced or group.tp == 1:
         return np.zeros_like(tokens)
     mine = requests_per_replica(group, point["batch"]) * point["new"] * work.width * element
-    share = 2 * (group.tp - 1) / group.tp
-    return _hops(group, group.tp, 2) + share * mine / group.system.scale_up.bandwidth_one_way.si
-
-
-def _hops(group: Group, reach: int, hops: int) -> float:
-    """Fixed time of a collective: a launch and its hops; a layer latency has them inside."""
-    if group.device.layer_latency is not None:
-        return 0.0
-    return group.device.efficiency.t0.si + hops * group.system.hop_latency(reach).si
+    return all_reduce_s(Span(group.system, group.tp), mine)
 
 
 __all__ = [
