@@ -181,7 +181,7 @@ def _plan(
         format=FORMAT,
         version=VERSION,
         compiler=__version__,
-        model=_model_ref(graph),
+        model=model_ref(graph),
         goal=Goal(
             tier.name,
             tier.tokens_per_s_per_user,
@@ -210,7 +210,8 @@ def _plan(
     )
 
 
-def _model_ref(graph: Graph) -> ModelRef:
+def model_ref(graph: Graph) -> ModelRef:
+    """The model file that a graph was read from."""
     weights = [w for w in graph.weights.values() if w.integers is None]
     located = sorted({w.file.location for w in weights if w.file is not None})
     return ModelRef(

@@ -256,10 +256,10 @@ def provenance(decision: Decision) -> tuple[str, tuple[str, ...]]:
         decision.answer.configuration.pricing.groups[p].system for p in decision.answer.assignment
     )
     rest = [(s.name, name, f) for s in used for name, f in figures(s) if name.startswith(PRICED)]
-    inferred = [_told(s, name, f) for s, name, f in rest if f.confidence is Confidence.I]
+    inferred = [told_figure(s, name, f) for s, name, f in rest if f.confidence is Confidence.I]
     return weakest(f for _, _, f in rest).value, (*inferred, *OWN_CONSTANTS)
 
 
-def _told(system: str, name: str, figure: Figure) -> str:
+def told_figure(system: str, name: str, figure: Figure) -> str:
     interval = "" if figure.low is None else f" ({figure.low:g} to {figure.high:g})"
     return f"{system} {name} = {figure.value:g} {figure.unit}{interval}"

@@ -93,6 +93,7 @@ class Choice:
         bound: What no mix of the market does better than, in the same unit.
         gap: The share of the bound that the mix gives up.
         solves: Integer programs that it took.
+        tolerance: The share of the objective that could be given up for a simpler mix, or a present one.
     """
 
     mix: Mix
@@ -101,6 +102,7 @@ class Choice:
     bound: float
     gap: float
     solves: int
+    tolerance: float
 
 
 def choose(
@@ -133,9 +135,11 @@ def choose(
     master = Master(market)
     for goal, best in goals:
         master.hold(*_linear(goal, best, tolerance))
+        if goal.spent is not None:
+            master.run_some()
     settled = master.nearest(present) if present is not None else master.simplest()
     mix = settled.mix if settled is not None else goals[-1][1].mix
-    return _choice(market, objective, top, mix, solves + 1)
+    return _choice(market, objective, top, mix, solves + 1, tolerance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +161,10 @@ def _best(master: Master, market: Market, objective: Objective) -> tuple[Top | N
     if objective.spent is None:
         found = master.best(objective.gained)
         return (None if found is None else Top(found.mix, found.value, 0.0, found.bound)), 1
+    master.run_some()
     ratio = 0.0
     for k in range(1, ROUNDS + 1):
-        found = master.best(_priced(objective, ratio), some=True)
+        found = master.best(_priced(objective, ratio))
         if found is None:
             return None, k
         result = audit(market.columns, market.tiers, market.fleet, market.budget, found.mix)
@@ -182,7 +187,9 @@ def _linear(objective: Objective, top: Top, tolerance: float) -> tuple[Worth, fl
     return _priced(objective, top.ratio * (1 - tolerance)), 0.0
 
 
-def _choice(market: Market, objective: Objective, top: Top, mix: Mix, solves: int) -> Choice:
+def _choice(
+    market: Market, objective: Objective, top: Top, mix: Mix, solves: int, tolerance: float
+) -> Choice:
     """The mix with its proof, by the audit.
 
     Raises:
@@ -198,6 +205,6 @@ def _choice(market: Market, objective: Objective, top: Top, mix: Mix, solves: in
     elif objective.sign < 0:
         bound = -bound
     gap = max(0.0, objective.sign * (bound - value) / abs(bound)) if bound and abs(bound) != float("inf") else 0.0
-    return Choice(mix, found, value, bound, gap, solves)
+    return Choice(mix, found, value, bound, gap, solves, tolerance)
 
 

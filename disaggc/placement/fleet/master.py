@@ -64,12 +64,14 @@ class Market:
         tiers: Who wants what.
         fleet: How many systems there are.
         budget: What they may take.
+        fixed: Replicas of some columns, by index, that are given.
     """
 
     columns: tuple[Column, ...]
     tiers: tuple[Demand, ...]
     fleet: Fleet
     budget: Budget = field(default_factory=Budget)
+    fixed: Mapping[int, int] = field(default_factory=dict)
 
 
 class Master:
@@ -82,7 +84,6 @@ class Master:
     def __init__(self, market: Market) -> None:
         self.market = market
         self.model = mathopt.Model(name="fleet")
-        self._some = False
         self.replicas = [self._replicas(c) for c in market.columns]
         self.systems = [
             self.model.add_integer_variable(lb=0, ub=count, name=f"systems.{s.name}") for s, count in market.fleet
@@ -90,6 +91,8 @@ class Master:
         self.served = [self._served(k, tier) for k, tier in enumerate(market.tiers)]
         self._fit()
         self._afford()
+        for k, n in market.fixed.items():
+            self.model.add_linear_constraint(self.replicas[k] == n)
 
     def _replicas(self, column: Column) -> Any:
         counts = {s.name: s.devices * n for s, n in self.market.fleet}
@@ -164,19 +167,16 @@ class Master:
             moved.append(column.devices * away)
         return self._solved(-mathopt.fast_sum(moved))
 
-    def best(self, worth: Worth, some: bool = False) -> Optimum | None:
-        """The mix that is worth most; None if none is feasible.
+    def run_some(self) -> None:
+        """Have at least one replica run: nothing at all has no ratio."""
+        self.model.add_linear_constraint(mathopt.fast_sum(self.replicas) >= 1)
 
-        Args:
-            worth: What counts.
-            some: Whether at least one replica must run: nothing at all has no ratio.
+    def best(self, worth: Worth) -> Optimum | None:
+        """The mix that is worth most; None if none is feasible.
 
         Raises:
             SolverError: The solver gave up.
         """
-        if some and not self._some:
-            self.model.add_linear_constraint(mathopt.fast_sum(self.replicas) >= 1)
-            self._some = True
         return self._solved(self.expression(worth))
 
     def _solved(self, expression: Any) -> Optimum | None:

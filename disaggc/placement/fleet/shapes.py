@@ -67,15 +67,17 @@ def groups_in(system: System, size: int, layers: int) -> Iterator[Group]:
 
     Parts with HBM run data-parallel replicas of tensor-parallel groups with experts spread over all, and
     spill cold experts and caches where they have a slower memory; SRAM parts hold one copy, as a
-    pipeline. Tensor parallelism stays within a scale-up domain.
+    pipeline. Tensor parallelism stays within a scale-up domain, and in one system where it can.
     """
     count = math.ceil(size / system.devices)
-    degrees = [2**e for e in range(MOST_DEGREES) if 2**e <= min(size, system.domain)]
+    widest = min(size, system.domain)
+    degrees = [2**e for e in range(MOST_DEGREES) if 2**e <= widest]
     for tp in degrees:
+        copies = size // tp if size <= system.devices else count * max(1, system.devices // tp)
         if system.device.kind in PIPELINED:
-            yield Group(system, count, tp, 1, min(size // tp, layers), size)
+            yield Group(system, count, tp, 1, min(copies, layers), size)
         else:
-            yield from _spilled(Group(system, count, tp, size // tp, 1, size))
+            yield from _spilled(Group(system, count, tp, copies, 1, size))
 
 
 def _spilled(group: Group) -> Iterator[Group]:
