@@ -187,7 +187,7 @@ class _Writer:
                 if key[1:] == (source, target):
                     cross[key] = _pico(times * wire)
         for flow, piece, tokens in self._handovers:
-            wire = self.pricing.transfer_seconds(source, target, self.pricing.state_bytes(piece, tokens))[1]
+            wire = self.pricing.stream_seconds(source, target, self.pricing.state_bytes(piece, tokens))
             cross[flow, source, target] = _pico(self.prompts_per_step * wire)
         return Row(f"link.{source}.{target}", {}, cross)
 

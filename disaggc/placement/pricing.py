@@ -231,17 +231,23 @@ class Pricing:
         found = {}
         for p, sender in enumerate(self.groups):
             for q, receiver in enumerate(self.groups):
-                latency, rate = link_between(sender, receiver, joined=self.joined and {p, q} == {0, 1})
-                found[p, q] = latency, rate * min(self._copies(p), self._copies(q))
+                found[p, q] = link_between(sender, receiver, joined=self.joined and {p, q} == {0, 1})
         return found
-
-    def _copies(self, place: int) -> float:
-        return max(1.0, self.feeders[place]) if self.feeders else 1.0
 
     def transfer_seconds(self, source: int, target: int, payload: float) -> tuple[float, float]:
         """Latency and wire time of a message of ``payload`` bytes between places."""
         latency, bytes_per_s = self.links[source, target]
         return latency, payload / bytes_per_s
+
+    def stream_seconds(self, source: int, target: int, payload: float) -> float:
+        """Seconds that caches of ``payload`` bytes keep the links busy, shared by all feeding replicas."""
+        if not self.feeders:
+            return payload / self.links[source, target][1]
+        ends = [
+            self.groups[p].system.scale_out.bandwidth_one_way.si * self.groups[p].systems * self.feeders[p]
+            for p in (source, target)
+        ]
+        return payload / min(ends)
 
     def edge_bytes(self, edge: Edge, batch: float, phase: Phase) -> float:
         """Bytes of an edge's tensors, of one layer, for one micro-batch (decode) or prompt (prefill)."""

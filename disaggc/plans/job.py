@@ -97,7 +97,8 @@ class Objective:
 
     Attributes:
         maximise: 'throughput' (tokens per second of the whole fleet, the default), 'revenue' (dollars an
-            hour that its output tokens sell for) or 'tokens_per_mw' (of the systems that are used).
+            hour that its output tokens sell for), 'profit' (revenue less what the systems that are used cost)
+            or 'tokens_per_mw' (of the systems that are used).
         minimise: 'cost', dollars of the systems that are used: an hour, or per million tokens where demand
             is open; instead of ``maximise``.
         then: A second objective among the plans that are best at the first.
@@ -157,10 +158,10 @@ class Job:
         Otherwise one tier takes all of the fleet that helps it, as one replica.
         """
         alone = len(self.tier) == 1 and not self.tier[0].has_demand and self.budget == Budget()
-        return not alone or bool(self.objective.then or self.objective.name == "revenue" or self.model.draft)
+        return not alone or bool(self.objective.then or self.objective.name in ("revenue", "profit") or self.model.draft)
 
 
-MAXIMISED = ("throughput", "revenue", "tokens_per_mw")
+MAXIMISED = ("throughput", "revenue", "profit", "tokens_per_mw")
 MINIMISED = ("cost",)
 
 

@@ -19,7 +19,8 @@ from disaggc.placement.search import SIMPLICITY
 
 ROUNDS = 60
 """Steps of Dinkelbach's method; it ends after three to six."""
-NEAR = 1e-9
+NEAR = 1e-7
+"""Share by which a ratio must grow for another step: what the solver's own tolerances leave of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,14 @@ def _sum(worth: Worth, found: Audit, mix: Mix) -> float:
     return served + sum(a * n for a, n in zip(worth.per_system, mix.systems, strict=False))
 
 
-def objective_of(name: str, tiers: Sequence[Demand], fleet: Fleet) -> Objective:
-    """The objective that a job names: revenue, throughput, tokens_per_mw or cost.
+def objective_of(name: str, tiers: Sequence[Demand], fleet: Fleet, second: bool = False) -> Objective:
+    """The objective that a job names: revenue, profit, throughput, tokens_per_mw or cost.
+
+    Cost is dollars an hour where what is served is given, by demand or by a first objective, else dollars
+    per million tokens.
 
     Raises:
-        TargetError: 'cost' is asked for and nobody says what a system costs.
+        TargetError: 'cost' or 'profit' is asked for and nobody says what a system costs.
     """
     tokens = Worth(tuple(float(t.tokens_per_request) for t in tiers))
     if name == "revenue":
@@ -69,7 +73,10 @@ def objective_of(name: str, tiers: Sequence[Demand], fleet: Fleet) -> Objective:
     if name == "tokens_per_mw":
         return Objective(name, "tokens/s/MW", tokens, Worth((), tuple(s.power.si / 1e6 for s, _ in fleet)))
     prices = tuple(_usd_per_h(s.name, s.usd_per_h.si if s.usd_per_h else None) for s, _ in fleet)
-    if all(t.requests_per_s is not None and t.least_share == 1 for t in tiers):
+    if name == "profit":
+        sold = Worth(tuple(t.usd_per_request * 3600 for t in tiers), tuple(-p for p in prices))
+        return Objective(name, "USD/h", sold)
+    if second or all(t.requests_per_s is not None and t.least_share == 1 for t in tiers):
         return Objective(name, "USD/h", Worth((), tuple(-p for p in prices)), None, -1)
     mtok_per_h = Worth(tuple(t.tokens_per_request * 3600 / 1e6 for t in tiers))
     return Objective(name, "USD/Mtok", mtok_per_h, Worth((), prices), -1)
@@ -78,7 +85,7 @@ def objective_of(name: str, tiers: Sequence[Demand], fleet: Fleet) -> Objective:
 def _usd_per_h(name: str, price: float | None) -> float:
     if price is None:
         raise TargetError(
-            f"No price an hour is declared for '{name}', so 'cost' cannot be minimised. "
+            f"No price an hour is declared for '{name}', so neither cost nor profit is known. "
             f"Add usd_per_h in targets/systems, or choose another objective."
         )
     return price
@@ -169,9 +176,10 @@ def _best(master: Master, market: Market, objective: Objective) -> tuple[Top | N
             return None, k
         result = audit(market.columns, market.tiers, market.fleet, market.budget, found.mix)
         gained, spent = (_sum(w, result, found.mix) for w in (objective.gained, objective.spent))
-        if found.value <= NEAR * max(1.0, gained) or spent <= 0:
+        better = gained / spent if spent > 0 else 0.0
+        if better <= ratio * (1 + NEAR):
             return Top(found.mix, ratio, ratio, ratio * (1 + NEAR)), k
-        ratio = gained / spent
+        ratio = better
     raise SolverError("Dinkelbach's method did not end. Please report the job.")
 
 

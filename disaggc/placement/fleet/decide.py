@@ -93,10 +93,8 @@ def decide_fleet(wanted: Wanted, wish: Wish, tell: Callable[[str], None] = lambd
             each tier's modes fail, and which single changes would help.
         TargetError: The objective needs a price that nobody gives.
     """
-    objective, then = (
-        objective_of(name, wanted.tiers, wanted.fleet) if name else None for name in (wish.objective, wish.then)
-    )
-    assert objective is not None
+    objective = objective_of(wish.objective, wanted.tiers, wanted.fleet)
+    then = objective_of(wish.then, wanted.tiers, wanted.fleet, second=True) if wish.then else None
     space = Space(wanted, tell)
     book = space.priced()
     columns = tuple(undominated(book.columns.values()))
