@@ -261,5 +261,6 @@ def provenance(decision: Decision) -> tuple[str, tuple[str, ...]]:
 
 
 def told_figure(system: str, name: str, figure: Figure) -> str:
+    """A figure with its interval, as plans list it."""
     interval = "" if figure.low is None else f" ({figure.low:g} to {figure.high:g})"
     return f"{system} {name} = {figure.value:g} {figure.unit}{interval}"

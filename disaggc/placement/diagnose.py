@@ -69,7 +69,8 @@ def _memory(request: Request, mode: Mode) -> str:
             return (
                 f"weights of {gigabytes(weights)} and caches of {gigabytes(caches)} for one request of "
                 f"{request.load.context_tokens:,} tokens need {gigabytes(weights + caches)}; "
-                f"{count} x {system.name} offers {gigabytes(offered)}: {gigabytes(weights + caches - offered)} short"
+                f"{count} x {system.name} offers {gigabytes(offered)}: "
+                f"{gigabytes(weights + caches - offered)} short"
             )
     return ""
 

@@ -228,7 +228,6 @@ class _Writer:
             f"memory.{place}", at, {}, resident, activations, int(self.pricing.usable_bytes(place) / KILO)
         )
 
-
     def slower_memory(self, place: int) -> Row:
         """Kilobytes on one device of a place that lie in its next slower memory."""
         in_flight, resident, at = np.asarray(float(self.batch)), {}, {}

@@ -274,7 +274,8 @@ def link_between(sender: Group, receiver: Group, joined: bool = False) -> tuple[
     """Seconds of latency and bytes per second of what one group sends another.
 
     Args:
-        sender, receiver: Either end; the slower one sets the pace.
+        sender: One end.
+        receiver: The other; the slower one sets the pace.
         joined: Both lie in one scale-up domain, else the systems' scale-out links join them.
     """
     if joined:

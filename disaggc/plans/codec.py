@@ -47,7 +47,9 @@ def parse_fleet(data: bytes, where: str) -> FleetPlan:
     Raises:
         PlanError: They are no JSON, no fleet plan of this version, or do not match the schema.
     """
-    return structure(_checked(_parsed(data, where), where, FLEET_FORMAT, "fleet"), FleetPlan, where, PlanError)
+    return structure(
+        _checked(_parsed(data, where), where, FLEET_FORMAT, "fleet"), FleetPlan, where, PlanError
+    )
 
 
 def _parsed(data: bytes, where: str) -> dict[str, Any]:

@@ -158,7 +158,9 @@ class Job:
         Otherwise one tier takes all of the fleet that helps it, as one replica.
         """
         alone = len(self.tier) == 1 and not self.tier[0].has_demand and self.budget == Budget()
-        return not alone or bool(self.objective.then or self.objective.name in ("revenue", "profit") or self.model.draft)
+        return not alone or bool(
+            self.objective.then or self.objective.name in ("revenue", "profit") or self.model.draft
+        )
 
 
 MAXIMISED = ("throughput", "revenue", "profit", "tokens_per_mw")
@@ -237,7 +239,9 @@ def _check_objective(objective: Objective, where: str) -> None:
 def _check_budget(job: Job, where: str) -> None:
     for name, value in (("power_kw", job.budget.power_kw), ("usd_per_h", job.budget.usd_per_h)):
         if value is not None and value <= 0:
-            raise JobError(f"{where}: [budget] {name} = {value:g} must be more than 0. Leave it out for none.")
+            raise JobError(
+                f"{where}: [budget] {name} = {value:g} must be more than 0. Leave it out for none."
+            )
 
 
 _ABOVE_0 = (
@@ -282,7 +286,11 @@ def varied(job: Job, name: str, value: float) -> Job:
     Raises:
         JobError: The name is neither, or the value is out of range.
     """
-    whole = {f.name: "int" in str(f.type) for f in fields(TierSpec) if "int" in str(f.type) or "float" in str(f.type)}
+    whole = {
+        f.name: "int" in str(f.type)
+        for f in fields(TierSpec)
+        if "int" in str(f.type) or "float" in str(f.type)
+    }
     tier, _, number = name.rpartition(".")
     if tier or (number not in whole and "_" in number):  # systems are written with dashes
         _check_known(job, tier, number, whole)

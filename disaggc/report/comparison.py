@@ -29,7 +29,15 @@ def comparison(name: str, found: Sequence[Compared]) -> Iterator[RenderableType]
 
 
 COLUMNS = ("best plan", "tokens/s", "tokens/s/user", "tokens/s/MW")
-FLEET_COLUMNS = ("used", "objective", "tokens/s", "tokens/s/MW", "earns USD/h", "takes USD/h", "requests/s by tier")
+FLEET_COLUMNS = (
+    "used",
+    "objective",
+    "tokens/s",
+    "tokens/s/MW",
+    "earns USD/h",
+    "takes USD/h",
+    "requests/s by tier",
+)
 
 
 def _cells(row: dict[str, Any], width: int) -> tuple[str, ...]:

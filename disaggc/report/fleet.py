@@ -50,14 +50,27 @@ def _tiers(tiers: tuple[TierPlan, ...]) -> RenderableType:
         )
         for tier in tiers
     ]
-    columns = ("tier", "asks req/s", "gets", "tokens/s", "at /user", "USD/Mtok", "earns USD/h", "in costs", "out costs")
+    columns = (
+        "tier",
+        "asks req/s",
+        "gets",
+        "tokens/s",
+        "at /user",
+        "USD/Mtok",
+        "earns USD/h",
+        "in costs",
+        "out costs",
+    )
     return table("Tiers (costs in USD/Mtok of the machines' time)", columns, rows)
 
 
 def _replicas(replicas: tuple[ReplicaPlan, ...]) -> RenderableType:
     rows = []
     for r in replicas:
-        where = " + ".join(f"{g.devices} {g.system} {g.part}" if len(r.groups) > 1 else f"{g.devices} {g.system}" for g in r.groups)
+        where = " + ".join(
+            f"{g.devices} {g.system} {g.part}" if len(r.groups) > 1 else f"{g.devices} {g.system}"
+            for g in r.groups
+        )
         speed = f"{r.step_us / 1e3:,.2f} ms a step" if r.step_us else f"{r.ttft_us / 1e3:,.0f} ms to first"
         flying = f"{r.micro_batches} x {r.micro_batch:,}" if r.micro_batch else ""
         rows.append((r.name, r.replicas, f"{r.form}: {where}", flying, speed, f"{r.utilisation:.0%}"))
@@ -82,7 +95,9 @@ def _systems(systems: tuple[SystemUse, ...]) -> RenderableType:
 
 def _money(plan: FleetPlan) -> Iterator[str]:
     e = plan.economics
-    cost = "at machines without a price" if e.usd_per_h is None else f"on {e.usd_per_h:,.0f} USD/h of machines"
+    cost = (
+        "at machines without a price" if e.usd_per_h is None else f"on {e.usd_per_h:,.0f} USD/h of machines"
+    )
     yield (
         f"{e.revenue_usd_per_h:,.0f} USD/h of output tokens {cost}; {e.tokens_per_s:,.0f} tokens/s, "
         f"{e.tokens_per_s_per_mw:,.0f} per MW of {e.power_kw:,.0f} kW"
@@ -110,10 +125,8 @@ def _changes(plan: FleetPlan) -> Iterator[str]:
 
 
 def _change(change: Change, unit: str) -> str:
-    if change.worth is None:
-        worth = "without it nothing works"
-    else:
-        worth = f"worth {figure(change.worth)} {unit}"
+    gain = None if change.worth is None else f"worth {figure(change.worth)} {unit}"
+    worth = gain or "without it nothing works"
     return f"{change.tier}: {change.before} -> {change.after} of {change.replica} ({worth})"
 
 
@@ -127,7 +140,8 @@ def fleet_explain(plan: FleetPlan) -> Iterator[RenderableType]:
         yield ""
         yield from _modes(tier)
     yield ""
-    yield f"[bold]Inferred numbers that this rests on[/] ({len(plan.inferred)}; sources: disaggc targets NAME)"
+    sources = f"{len(plan.inferred)}; sources: disaggc targets NAME"
+    yield f"[bold]Inferred numbers that this rests on[/] ({sources})"
     yield from (Text(f"  {text}") for text in folded(plan.inferred))
 
 

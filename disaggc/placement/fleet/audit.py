@@ -36,7 +36,9 @@ class Audit:
     broken: tuple[str, ...]
 
 
-def audit(columns: Sequence[Column], tiers: Sequence[Demand], fleet: Fleet, budget: Budget, mix: Mix) -> Audit:
+def audit(
+    columns: Sequence[Column], tiers: Sequence[Demand], fleet: Fleet, budget: Budget, mix: Mix
+) -> Audit:
     """What ``mix`` serves: each stream as much as its scarcer half, each tier no more than its demand."""
     streams = {}
     for tier, demand in enumerate(tiers):
@@ -80,7 +82,9 @@ def _overfull(columns: Sequence[Column], fleet: Fleet, mix: Mix) -> list[str]:
 
 def _unpaid(fleet: Fleet, budget: Budget, mix: Mix) -> list[str]:
     watts = sum(s.power.si * n for (s, _), n in zip(fleet, mix.systems, strict=True))
-    usd = sum(s.usd_per_h.si * n for (s, _), n in zip(fleet, mix.systems, strict=True) if s.usd_per_h is not None)
+    usd = sum(
+        s.usd_per_h.si * n for (s, _), n in zip(fleet, mix.systems, strict=True) if s.usd_per_h is not None
+    )
     over = []
     if budget.power_w is not None and watts > budget.power_w * (1 + SLACK):
         over.append(f"{watts / 1e3:,.1f} kW are drawn, and {budget.power_w / 1e3:,.1f} allowed")

@@ -153,15 +153,27 @@ def _reason(decision: FleetDecision, tier: int) -> str:
     demand, served = decision.wanted.tiers[tier], decision.choice.audit.served[tier]
     mine = [c for c in decision.market.columns if c.tier == tier and c.form != "prefill"]
     if not mine:
-        tallies = [(m, t) for (of, m), t in decision.book.tallies.items() if of == tier and "prefill" not in m]
+        tallies = [
+            (m, t) for (of, m), t in decision.book.tallies.items() if of == tier and "prefill" not in m
+        ]
         closest = min(tallies, key=lambda pair: _distance(pair[1]))
-        return f"no pattern of this fleet serves it; the closest, {closest[0]}: {reason_of(closest[1], demand)}"
+        return (
+            f"no pattern of this fleet serves it; the closest, {closest[0]}: {reason_of(closest[1], demand)}"
+        )
     if demand.requests_per_s is not None and served >= demand.requests_per_s * (1 - 1e-6):
         return "its whole demand is served"
-    full = [s.name for (s, n), used in zip(decision.wanted.fleet, decision.choice.mix.systems, strict=True) if used == n]
+    full = [
+        s.name
+        for (s, n), used in zip(decision.wanted.fleet, decision.choice.mix.systems, strict=True)
+        if used == n
+    ]
     taken = f"; {' and '.join(full)} are all in use" if full else ""
     share = "" if demand.requests_per_s is None else f"{served / demand.requests_per_s:.0%} of its demand: "
-    what = "more would take machines from what counts for more" if served else "its machines count for more elsewhere"
+    what = (
+        "more would take machines from what counts for more"
+        if served
+        else "its machines count for more elsewhere"
+    )
     return f"{share}{what} ({decision.objective.name}{taken})"
 
 
@@ -181,7 +193,9 @@ def _modes(decision: FleetDecision, tier: int) -> Iterator[ModeReport]:
                 mode, tally.best is not None, mode in chosen, tally.considered, reason_of(tally, demand), rate
             )
             found.append(report)
-    yield from sorted(found, key=lambda m: (not m.chosen, not m.feasible, -(m.tokens_per_s_per_kw or 0.0), m.mode))
+    yield from sorted(
+        found, key=lambda m: (not m.chosen, not m.feasible, -(m.tokens_per_s_per_kw or 0.0), m.mode)
+    )
 
 
 def _per_kw(tally: Tally, tokens: int, systems: dict[str, System]) -> float | None:
@@ -197,7 +211,8 @@ def systems(decision: FleetDecision) -> tuple[SystemUse, ...]:
 
 
 def _system(decision: FleetDecision, system: System, count: int, used: int) -> SystemUse:
-    aside, does = 0, {}
+    aside = 0
+    does: dict[str, None] = {}
     for _, column, n in decision.running:
         aside += n * dict(column.uses).get(system.name, 0)
         for part, group in zip(parts_of(column), column.groups, strict=True):
@@ -217,13 +232,15 @@ def _system(decision: FleetDecision, system: System, count: int, used: int) -> S
     )
 
 
-def economics(decision: FleetDecision, uses: tuple[SystemUse, ...], served: tuple[TierPlan, ...]) -> Economics:
+def economics(
+    decision: FleetDecision, uses: tuple[SystemUse, ...], served: tuple[TierPlan, ...]
+) -> Economics:
     """What the whole fleet earns and takes."""
     tokens, kilowatts = sum(t.tokens_per_s for t in served), sum(u.power_kw for u in uses)
     priced = [u.usd_per_h for u in uses if u.used]
     counts = {k: n for k, _, n in decision.running}
-    freed = sum(
-        freed_bytes(decision.wanted, decision.table, decision.book, deployed, counts[k])
+    freed: float = sum(
+        freed_bytes(decision.table, decision.book, deployed, counts[k])
         for k, deployed in decision.deployments.items()
     )
     return Economics(
@@ -253,7 +270,13 @@ def _change(
 ) -> Change:
     tier, form, home, uses = signature
     where = " + ".join(f"{n} of {name}" for name, n in uses)
-    return Change(tier, f"{form} for {home} on {where}" if form == "prefill" else f"{form} on {where}", before, after, worth)
+    return Change(
+        tier,
+        f"{form} for {home} on {where}" if form == "prefill" else f"{form} on {where}",
+        before,
+        after,
+        worth,
+    )
 
 
 def certificate(decision: FleetDecision, solver: str) -> Certificate:
@@ -281,5 +304,3 @@ def provenance(decision: FleetDecision) -> tuple[str, tuple[str, ...]]:
     inferred = [told_figure(s, name, f) for s, name, f in rest if f.confidence is Confidence.I]
     own = (*OWN_CONSTANTS, f"prefill pools busy at most = {BUSIEST:g}")
     return weakest(f for _, _, f in rest).value, (*inferred, *own)
-
-

@@ -1,4 +1,4 @@
-"""The best mix for an objective: proven, then as simple as half a per cent of it allows, or near a present plan.
+"""The best mix for an objective, proven; then as simple as half a per cent allows, or near a present one.
 
 Ratios (tokens per megawatt, dollars per token) are maximised by Dinkelbach's method: the best mix for
 numerator - ratio * denominator, the ratio taken from the mix before, until nothing is gained; each step is
@@ -41,7 +41,7 @@ class Objective:
     spent: Worth | None = None
     sign: int = 1
 
-    def value(self, market: Market, found: Audit, mix: Mix) -> float:
+    def value(self, found: Audit, mix: Mix) -> float:
         """In its unit."""
         gained = _sum(self.gained, found, mix)
         if self.spent is None:
@@ -113,7 +113,10 @@ class Choice:
 
 
 def choose(
-    market: Market, objective: Objective, then: Objective | None = None, present: Mapping[int, int] | None = None,
+    market: Market,
+    objective: Objective,
+    then: Objective | None = None,
+    present: Mapping[int, int] | None = None,
     tolerance: float = SIMPLICITY,
 ) -> Choice | None:
     """The best mix of a market; None if nothing that must be served can be.
@@ -206,13 +209,15 @@ def _choice(
     found = audit(market.columns, market.tiers, market.fleet, market.budget, mix)
     if found.broken:
         raise SolverError(f"The fleet's solver breaks a limit: {found.broken[0]}. Please report the job.")
-    value = objective.value(market, found, mix)
+    value = objective.value(found, mix)
     bound = top.bound
     if objective.spent is not None and objective.sign < 0:
         bound = 1 / bound if bound else float("inf")
     elif objective.sign < 0:
         bound = -bound
-    gap = max(0.0, objective.sign * (bound - value) / abs(bound)) if bound and abs(bound) != float("inf") else 0.0
+    gap = (
+        max(0.0, objective.sign * (bound - value) / abs(bound))
+        if bound and abs(bound) != float("inf")
+        else 0.0
+    )
     return Choice(mix, found, value, bound, gap, solves, tolerance)
-
-

@@ -1,4 +1,4 @@
-"""What the fleet is made of: columns, each one replica of a pattern for a tier, with what it takes and gives."""
+"""What a fleet is made of: columns, each one replica of a pattern for a tier, what it takes and gives."""
 
 from __future__ import annotations
 
@@ -59,8 +59,10 @@ class Tally:
         fits: Those of them whose least batch fits its memories.
         short_bytes: The least that any lacked on one device, where none fits.
         needed_bytes, usable_bytes: What that one needed and had.
-        fastest_step_s: Of one request alone, where any fits.
+        fastest_token_s: Seconds a token of one request alone, where any fits.
         least_ttft_s: Without a queue, for patterns that prefill.
+        beaten_requests_per_s: The most that any pattern could serve that was left out unpriced, because its
+            attention machines serve as much alone or with fewer others.
         best: The most requests per second that a device brings, with the column; None if there is none.
     """
 
@@ -69,8 +71,9 @@ class Tally:
     short_bytes: float = float("inf")
     needed_bytes: float = 0.0
     usable_bytes: float = 0.0
-    fastest_step_s: float = float("inf")
+    fastest_token_s: float = float("inf")
     least_ttft_s: float = float("inf")
+    beaten_requests_per_s: float = 0.0
     best: Column | None = None
 
     def lacks(self, needed: float, usable: float) -> None:
@@ -146,5 +149,3 @@ def _replaces(other: Column, column: Column, earlier: bool) -> bool:
     gained = times * other.requests_per_s
     same = times == 1 and gained == column.requests_per_s and mine == theirs
     return times > 0 and gained >= column.requests_per_s and (earlier or not same)
-
-

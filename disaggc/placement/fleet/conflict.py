@@ -91,8 +91,8 @@ def lifted(demand: Demand) -> Demand:
 def cures(
     wanted: Wanted, market: Market, conflict: tuple[Fact, ...], tell: Callable[[str], None] = lambda _: None
 ) -> list[str]:
-    """Single changes of a fact in conflict that make a mix possible, each with the nearest value that works."""
-    found = []
+    """Single changes of a fact in conflict that make a mix possible, with the nearest value that works."""
+    found: list[str] = []
     for fact in conflict:
         tell(f"what would help: {fact.text}")
         if fact.kind == "demand":
@@ -117,7 +117,7 @@ def _less_demand(market: Market, tier: int) -> Iterator[str]:
 def _floor(value: float) -> float:
     """Four digits, rounded down."""
     scale = 10 ** (3 - math.floor(math.log10(value)))
-    return math.floor(value * scale) / scale
+    return float(math.floor(value * scale) / scale)
 
 
 def _more_systems(wanted: Wanted, index: int) -> Iterator[str]:

@@ -65,7 +65,8 @@ def cuts_of(pieces: Pieces) -> Cuts:
     cuts = Cuts(pieces, np.array(list(found), dtype=np.float64).reshape(len(found), len(pieces.pieces)))
     if not found:
         return cuts
-    sent = sum(cuts.messages())
+    there, back = cuts.messages()
+    sent = there + back
     return Cuts(pieces, cuts.away[sent <= MORE_MESSAGES * sent.min()])
 
 

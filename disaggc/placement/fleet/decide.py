@@ -1,4 +1,4 @@
-"""The choice for a fleet that tiers share: patterns priced, the best mix proven, each replica's cut solved."""
+"""The choice for a fleet that tiers share: patterns priced, the best mix proven, replicas cut exactly."""
 
 from __future__ import annotations
 
@@ -109,8 +109,16 @@ def decide_fleet(wanted: Wanted, wish: Wish, tell: Callable[[str], None] = lambd
     deployments = _deployed(wanted, market, choice, book, tell)
     moved = () if present is None else _moved(wanted, market, objective, then, choice, present)
     return FleetDecision(
-        wanted, market, book, objective, choice, deployments, space.table, tuple(paybacks(market)),
-        present is not None, moved,
+        wanted,
+        market,
+        book,
+        objective,
+        choice,
+        deployments,
+        space.table,
+        tuple(paybacks(market)),
+        present is not None,
+        moved,
     )
 
 
@@ -137,7 +145,9 @@ def _kept_columns(
     """Columns of a present plan that a better one would have replaced, at today's prices."""
     known = {signature(wanted, c) for c in columns}
     return tuple(
-        c for c in book.columns.values() if signature(wanted, c) in present and signature(wanted, c) not in known
+        c
+        for c in book.columns.values()
+        if signature(wanted, c) in present and signature(wanted, c) not in known
     )
 
 
@@ -151,7 +161,11 @@ def _by_column(
 
 
 def _moved(
-    wanted: Wanted, market: Market, objective: Objective, then: Objective | None, choice: Choice,
+    wanted: Wanted,
+    market: Market,
+    objective: Objective,
+    then: Objective | None,
+    choice: Choice,
     present: Mapping[int, int],
 ) -> tuple[Moved, ...]:
     """Each change, and what it would cost not to make it."""
@@ -199,7 +213,9 @@ def _infeasible(wanted: Wanted, market: Market, book: Book, tell: Callable[[str]
         lines.append(f"No pattern serves {wanted.tiers[tier].name}:")
         lines += [f"  {text}" for text in _told(wanted, book, tier)]
     found = cures(wanted, market, conflict, tell)
-    lines.append("Any one of these would make a plan possible:" if found else "No single change of these helps.")
+    lines.append(
+        "Any one of these would make a plan possible:" if found else "No single change of these helps."
+    )
     return "\n".join([*lines, *(f"  {cure}" for cure in found)])
 
 

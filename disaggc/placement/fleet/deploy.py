@@ -82,7 +82,9 @@ def _pricing(wanted: Wanted, demand: Demand, column: Column, prefill: Column | N
         feeders.append(column.requests_per_s / prefill.requests_per_s)
     joined = len(column.uses) == 1 and len(column.groups) == 2 and not column.speculative
     joined = joined and column.devices <= column.groups[0].system.domain
-    return Pricing(wanted.pieces, groups, load, wanted.formats, _labels(groups, parts), tuple(feeders), joined)
+    return Pricing(
+        wanted.pieces, groups, load, wanted.formats, _labels(groups, parts), tuple(feeders), joined
+    )
 
 
 def parts_of(column: Column) -> tuple[str, ...]:
@@ -116,7 +118,7 @@ def _solved(configuration: Configuration, limits: Limits, column: Column) -> Ans
 
 
 def _allowed(pricing: Pricing, column: Column) -> Iterator[tuple[int, ...]]:
-    """Prefill at its own place, core attention at the first, feed-forward at the second, the rest at either."""
+    """Prefill at its own place, core attention at the first, feed-forward at the last, the rest at either."""
     pieces = pricing.pieces.pieces
     decode = tuple(range(2)) if len(column.groups) == 2 and not column.speculative else (0,)
     prefill = (len(pricing.groups) - 1,)

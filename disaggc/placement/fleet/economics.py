@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from disaggc.placement.blueprint import pools
 from disaggc.placement.fleet.columns import Book, Column
-from disaggc.placement.fleet.demand import Wanted
 from disaggc.placement.fleet.deploy import Deployment
 from disaggc.placement.fleet.master import Market, Master, Worth
 from disaggc.placement.fleet.timetable import Timetable
@@ -25,7 +24,11 @@ class Spent:
 
 
 def spent_on(
-    market: Market, replicas: Sequence[int], systems: Sequence[int], tier: int, prefill_shares: Sequence[float]
+    market: Market,
+    replicas: Sequence[int],
+    systems: Sequence[int],
+    tier: int,
+    prefill_shares: Sequence[float],
 ) -> Spent | None:
     """What a tier's replicas take of the systems that are used, shared by the devices that they set aside.
 
@@ -83,7 +86,9 @@ def paybacks(market: Market) -> Iterator[Payback]:
     for tier, demand in enumerate(market.tiers):
         with_all = _most(market, tier, None)
         for system, count in market.fleet:
-            added = (with_all - _most(market, tier, system.name)) * demand.tokens_per_request if with_all else 0.0
+            added = (
+                (with_all - _most(market, tier, system.name)) * demand.tokens_per_request if with_all else 0.0
+            )
             pays = system.usd_per_h is not None and added > 1e-6 * with_all * demand.tokens_per_request
             price = system.usd_per_h.si * count / (added * MTOK_PER_H) if pays and system.usd_per_h else None
             if with_all:
@@ -103,8 +108,8 @@ def _most(market: Market, tier: int, without: str | None) -> float:
     return found.value if found is not None else 0.0
 
 
-def freed_bytes(wanted: Wanted, table: Timetable, book: Book, deployed: Deployment, replicas: int) -> float:
-    """Bytes of the devices that hold caches which weights leave free, against the best colocated pattern there.
+def freed_bytes(table: Timetable, book: Book, deployed: Deployment, replicas: int) -> float:
+    """Bytes that weights leave free where caches are, beyond what the best colocated pattern leaves there.
 
     The colocated pattern is the tier's best one on the same system; weights are compared device by device.
     """

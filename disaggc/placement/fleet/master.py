@@ -86,7 +86,8 @@ class Master:
         self.model = mathopt.Model(name="fleet")
         self.replicas = [self._replicas(c) for c in market.columns]
         self.systems = [
-            self.model.add_integer_variable(lb=0, ub=count, name=f"systems.{s.name}") for s, count in market.fleet
+            self.model.add_integer_variable(lb=0, ub=count, name=f"systems.{s.name}")
+            for s, count in market.fleet
         ]
         self.served = [self._served(k, tier) for k, tier in enumerate(market.tiers)]
         self._fit()
@@ -127,7 +128,11 @@ class Master:
     def _fit(self) -> None:
         """Nested sizes fit exactly if, for each, replicas of it and above take no more than its slots."""
         for (system, _), used in zip(self.market.fleet, self.systems, strict=True):
-            sizes = [(dict(c.uses)[system.name], k) for k, c in enumerate(self.market.columns) if system.name in dict(c.uses)]
+            sizes = [
+                (dict(c.uses)[system.name], k)
+                for k, c in enumerate(self.market.columns)
+                if system.name in dict(c.uses)
+            ]
             for least in sorted({size for size, _ in sizes}):
                 taken = mathopt.fast_sum(size * self.replicas[k] for size, k in sizes if size >= least)
                 self.model.add_linear_constraint(taken - slots(system, 1, least) * used <= 0)
@@ -182,11 +187,18 @@ class Master:
     def _solved(self, expression: Any) -> Optimum | None:
         self.model.maximize(expression)
         parameters = mathopt.SolveParameters(
-            time_limit=TIME_LIMIT, relative_gap_tolerance=1e-9, absolute_gap_tolerance=1e-9, random_seed=1, threads=1
+            time_limit=TIME_LIMIT,
+            relative_gap_tolerance=1e-9,
+            absolute_gap_tolerance=1e-9,
+            random_seed=1,
+            threads=1,
         )
         result = mathopt.solve(self.model, SOLVER, params=parameters)
         reason = result.termination.reason
-        if reason in (mathopt.TerminationReason.INFEASIBLE, mathopt.TerminationReason.INFEASIBLE_OR_UNBOUNDED):
+        if reason in (
+            mathopt.TerminationReason.INFEASIBLE,
+            mathopt.TerminationReason.INFEASIBLE_OR_UNBOUNDED,
+        ):
             return None
         if reason is not mathopt.TerminationReason.OPTIMAL:
             raise SolverError(f"The fleet's solver ended with {reason.name}. Please report the job.")

@@ -1,4 +1,4 @@
-"""What waiting does to the time to the first token: prompts arrive at random at a server of fixed service time.
+"""What waiting does to the time to the first token: prompts arrive at random, service takes a fixed time.
 
 Mean wait of M/D/1 (Pollaczek-Khinchine with no variance of service): W = s * rho / (2 * (1 - rho)) with
 service time s and utilisation rho.
@@ -54,8 +54,10 @@ def paced(prompt_s: float, least_s: Array, decode_s: Array, prefill_s: Array, tt
     of prompt time s, decode share D and prefill share P; it falls with L beyond the larger root.
 
     Args:
-        prompt_s, decode_s, prefill_s: As in ``shared_ttft``.
+        prompt_s: One prompt alone.
         least_s: The least step that the pool can keep up.
+        decode_s: Of a step that decode keeps the pool busy.
+        prefill_s: Of a step that its share of prompts keeps the pool busy.
         ttft_s: What the tier allows; infinite for anything.
     """
     if not ttft_s > prompt_s:

@@ -14,6 +14,12 @@ def reason_of(tally: Tally, demand: Demand) -> str:
     """Why a mode has no pattern that meets a tier, the first that rules it out; or its best pattern."""
     if tally.best is not None:
         return _best(tally.best, demand)
+    if tally.beaten_requests_per_s:
+        tokens = tally.beaten_requests_per_s * demand.tokens_per_request
+        return (
+            f"could serve {tokens:,.0f} tokens/s at most, which its attention machines serve alone or with "
+            f"fewer others"
+        )
     if not tally.fits:
         lacks = gigabytes(tally.short_bytes)
         return (
@@ -24,12 +30,14 @@ def reason_of(tally: Tally, demand: Demand) -> str:
     fastest = demand.load.accepted / tally.fastest_step_s
     if math.isfinite(tally.fastest_step_s) and fastest < asked:
         return (
-            f"its fastest pattern takes {tally.fastest_step_s * 1e6:,.0f} us a step ({fastest:,.0f} tokens/s/user); "
-            f"the tier asks for {asked:,.0f}: {1 - fastest / asked:.0%} too slow"
+            f"its fastest pattern takes {tally.fastest_step_s * 1e6:,.0f} us a step "
+            f"({fastest:,.0f} tokens/s/user); the tier asks for {asked:,.0f}: "
+            f"{1 - fastest / asked:.0%} too slow"
         )
     asked_ms = (demand.limits.ttft_s or math.inf) * 1e3
     if math.isfinite(tally.least_ttft_s):
-        return f"a first token takes {tally.least_ttft_s * 1e3:,.0f} ms without a queue; the tier asks for {asked_ms:,.0f}"
+        least = f"{tally.least_ttft_s * 1e3:,.0f} ms"
+        return f"a first token takes {least} without a queue; the tier asks for {asked_ms:,.0f}"
     return f"no pattern meets {asked:,.0f} tokens/s/user and a first token in {asked_ms:,.0f} ms at once"
 
 
@@ -40,7 +48,9 @@ def _best(column: Column, demand: Demand) -> str:
         return f"{where}: {rate:,.4g} prompts/s with a first token in {column.ttft_s * 1e3:,.0f} ms"
     flying = f"{column.micro_batches} x {column.batch:,} requests"
     speed = demand.load.accepted / column.step_s
-    return f"{where}: {rate * demand.tokens_per_request:,.0f} tokens/s, {flying} at {speed:,.0f} tokens/s/user"
+    return (
+        f"{where}: {rate * demand.tokens_per_request:,.0f} tokens/s, {flying} at {speed:,.0f} tokens/s/user"
+    )
 
 
 def watts(column: Column, systems: dict[str, System]) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from disaggc.cost import Array, Group
 from disaggc.placement.fleet.columns import Book, Column, Tally, Uses
@@ -19,6 +20,8 @@ from disaggc.placement.pricing import PREFILL_CHUNK, link_between
 from disaggc.targets import System
 
 FLYING = np.array(MICRO_BATCHES, dtype=np.float64)
+Index = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Side:
     slow_cache: Array
     slow_usable: Array
 
-    def __getitem__(self, which: slice | Array) -> Side:
+    def __getitem__(self, which: slice | Index) -> Side:
         """Some of the shapes."""
         rows = range(len(self.groups))[which] if isinstance(which, slice) else which
         stacked = (getattr(self, f.name)[which] for f in fields(self)[1:])
@@ -59,8 +62,12 @@ class Side:
     def undominated(self) -> Side:
         """Without shapes that another one of equal size is as good as in every time and every byte."""
         sizes = np.array([g.reserved for g in self.groups])
-        kept = [k for k in range(len(sizes)) if not any(self._beats(j, k) for j in np.flatnonzero(sizes == sizes[k]))]
-        return self[np.array(kept, dtype=np.int64)]
+        kept = [
+            k
+            for k in range(len(sizes))
+            if not any(self._beats(j, k) for j in map(int, np.flatnonzero(sizes == sizes[k])))
+        ]
+        return self[np.array(kept, dtype=np.intp)]
 
     def _beats(self, one: int, other: int) -> bool:
         if one == other or self.groups[one].dp != self.groups[other].dp:
@@ -151,15 +158,21 @@ class Splits:
         latency = np.maximum(self.home.latency[0], self.away.latency)
         return latency, np.minimum(self.home.bytes_per_s[0], self.away.bytes_per_s)
 
-    def steps(self, at: Array) -> Array:
+    def steps(self, at: Index) -> Array:
         """Seconds of a decode step with ``requests[at]`` requests a micro-batch on each attention replica."""
         grid, wires = self.at[at], self.wires
-        there = self.latency * wires.messages_there[:, None] + wires.bytes_there[self.cut, grid] / self.bytes_per_s
-        back = self.latency * wires.messages_back[:, None] + wires.bytes_back[self.cut, grid] / self.bytes_per_s
+        there = (
+            self.latency * wires.messages_there[:, None]
+            + wires.bytes_there[self.cut, grid] / self.bytes_per_s
+        )
+        back = (
+            self.latency * wires.messages_back[:, None] + wires.bytes_back[self.cut, grid] / self.bytes_per_s
+        )
         path = self.home.path[0][self.cut, grid] + self.away.path[self.shape, self.cut, grid] + there + back
         here = self.home.busy[0][self.cut, grid] + there
         away = self.away.busy[self.shape, self.cut, grid] + back
-        return np.maximum(path, FLYING * np.maximum(here, away)) + STEP_OVERHEAD_S
+        step: Array = np.maximum(path, FLYING * np.maximum(here, away)) + STEP_OVERHEAD_S
+        return step
 
     @cached_property
     def ceiling(self) -> float:
@@ -170,33 +183,33 @@ class Splits:
         good = self._side_fits(self.home, 0, flying) & (step <= (self.limits.tpot_s or np.inf))
         return float((np.where(good, flying * self.group.dp / step, 0.0)).max() / self.load.steps)
 
-    def fits(self, at: Array) -> Array:
+    def fits(self, at: Index) -> Mask:
         """Whether both sides hold that many requests."""
         flying = self.requests[at] * FLYING
         share = np.ceil(self.requests[at] * self.group.dp / self.away.replicas[:, None, None]) * FLYING
         return self._side_fits(self.home, 0, flying) & self._side_fits(self.away, slice(None), share)
 
-    def _side_fits(self, side: Side, shape: int | slice, in_flight: Array) -> Array:
+    def _side_fits(self, side: Side, shape: int | slice, in_flight: Array) -> Mask:
         tokens = np.maximum(in_flight * self.load.step_tokens, min(self.load.input_tokens, PREFILL_CHUNK))
         each = (side.cache + self.load.step_tokens * side.logits)[shape]
         usable, live = (np.asarray(v[shape])[..., None, None] for v in (side.usable, side.live))
-        fits = side.weights[shape][..., None] + each[..., None] * in_flight + live * tokens <= usable
+        fits: Mask = side.weights[shape][..., None] + each[..., None] * in_flight + live * tokens <= usable
         slow_weights, slow_cache = side.slow_weights[shape], side.slow_cache[shape]
         if slow_weights.any() or slow_cache.any():
             slow = slow_weights[..., None] + slow_cache[..., None] * in_flight
             fits &= slow <= np.asarray(side.slow_usable[shape])[..., None, None]
         return fits
 
-    def most(self) -> Array:
+    def most(self) -> Index:
         """The index of the most requests that fit and meet the tier; -1 where not even the fewest do."""
         slowest = self.limits.tpot_s or np.inf
 
-        def good(at: Array) -> Array:
+        def good(at: Index) -> Mask:
             return self.fits(at) & (self.steps(at) <= slowest)
 
         shape = (len(self.away.groups), self.away.weights.shape[1], len(FLYING))
-        low, high = np.full(shape, -1), np.full(shape, len(self.requests))
-        first = np.zeros(shape, dtype=np.int64)
+        low, high = np.full(shape, -1, np.intp), np.full(shape, len(self.requests), np.intp)
+        first = np.zeros(shape, dtype=np.intp)
         high = np.where(good(first), high, 0)
         low = np.where(high > 0, 0, low)
         while (high - low > 1).any():
@@ -207,8 +220,13 @@ class Splits:
 
     def offer(self, book: Book) -> None:
         """Add the best of each size of the feed-forward side, where it can be better than what is known."""
-        known = [book.best(self.tier, "decode", self.group.system.name, self._uses(g)) for g in self.away.groups]
+        known = [
+            book.best(self.tier, "decode", self.group.system.name, self._uses(g)) for g in self.away.groups
+        ]
         kept = np.flatnonzero(np.array(known) < self.ceiling)
+        if len(kept) < len(known):
+            tally = book.tally(self.tier, split_mode(self.group.system, self.away.groups[0].system))
+            tally.beaten_requests_per_s = max(tally.beaten_requests_per_s, self.ceiling)
         if 0 < len(kept) < len(known):
             parts = self.wanted, self.table, self.tier, self.home, self.away[kept], self.wires, self.joined
             Splits(*parts).offer(book)
@@ -218,7 +236,7 @@ class Splits:
     def _offer_all(self, book: Book) -> None:
         mode = split_mode(self.group.system, self.away.groups[0].system)
         tally, most = book.tally(self.tier, mode), self.most()
-        first = np.zeros(most.shape, dtype=np.int64)
+        first = np.zeros(most.shape, dtype=np.intp)
         fit = self.fits(first)
         tally.fits += int(fit.sum()) * len(self.requests)
         if fit.any():
@@ -249,7 +267,9 @@ class Splits:
         uses[away.system.name] = uses.get(away.system.name, 0) + away.reserved
         return tuple(sorted(uses.items()))
 
-    def _column(self, mode: str, rates: Array, step: Array, at: Array, chosen: tuple[int, int, int]) -> Column:
+    def _column(
+        self, mode: str, rates: Array, step: Array, at: Index, chosen: tuple[int, int, int]
+    ) -> Column:
         away = self.away.groups[chosen[0]]
         return Column(
             self.tier,
@@ -266,16 +286,14 @@ class Splits:
         )
 
 
-
-
-def room(side: Side, tally: Tally) -> Array:
+def room(side: Side, tally: Tally) -> Mask:
     """(shape,): whether a shape holds its weights and one request under some cut; what it lacks is noted."""
     needed = (side.weights + side.cache).min(axis=1)
     if not (needed <= side.usable).any():
         k = int((needed - side.usable).argmin())
         devices = side.groups[k].devices
         tally.lacks(float(needed[k]) * devices, float(side.usable[k]) * devices)
-    fits: Array = needed <= side.usable
+    fits: Mask = needed <= side.usable
     return fits
 
 

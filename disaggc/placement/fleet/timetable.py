@@ -215,5 +215,3 @@ def requests_grid(most: int) -> tuple[int, ...]:
     """Requests that one replica holds in a micro-batch: all up to 8, then four to each doubling."""
     steps = (int(2**e * f) for e in range(3, 20) for f in (1.0, 1.25, 1.5, 1.75))
     return tuple(r for r in (*range(1, 8), *steps) if r <= max(1, most))
-
-
