@@ -108,7 +108,7 @@ def _tier(decision: FleetDecision, tier: int) -> TierPlan:
     return TierPlan(
         name=demand.name,
         context_tokens=demand.load.context_tokens,
-        tokens_per_s_per_user=demand.load.accepted / (demand.limits.tpot_s or 1.0),
+        tokens_per_s_per_user=demand.tokens_per_s_per_user,
         ttft_ms=(demand.limits.ttft_s or 0.0) * 1e3,
         price_usd_per_mtok=demand.price_usd_per_mtok,
         requests_per_s=demand.requests_per_s,
@@ -178,7 +178,7 @@ def _reason(decision: FleetDecision, tier: int) -> str:
 
 
 def _distance(tally: Tally) -> tuple[bool, float]:
-    return not tally.fits, tally.fastest_step_s if tally.fits else tally.short_bytes
+    return not tally.fits, tally.fastest_token_s if tally.fits else tally.short_bytes
 
 
 def _modes(decision: FleetDecision, tier: int) -> Iterator[ModeReport]:

@@ -42,6 +42,11 @@ class Demand:
         return self.load.output_tokens
 
     @property
+    def tokens_per_s_per_user(self) -> float:
+        """The least rate that a user sees; 0 for any."""
+        return self.load.accepted / self.limits.tpot_s if self.limits.tpot_s else 0.0
+
+    @property
     def usd_per_request(self) -> float:
         """What an answer sells for."""
         return self.tokens_per_request * self.price_usd_per_mtok / 1e6

@@ -90,7 +90,7 @@ def _pricing(wanted: Wanted, demand: Demand, column: Column, prefill: Column | N
 def parts_of(column: Column) -> tuple[str, ...]:
     """What each of a column's groups does."""
     if column.speculative:
-        return ("verifier", "drafter")
+        return ("verifier", "drafter") if len(column.groups) == 2 else ("verifier and drafter",)
     if len(column.groups) == 2:
         return ("attention", "ffn")
     return ("everything" if column.form == "whole" else column.form,)

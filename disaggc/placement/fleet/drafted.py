@@ -135,7 +135,7 @@ class Drafted:
             needed = float(decode_bytes(self.sheet, self.requests[:1, None], FLYING[:1]).min())
             tally.lacks(needed * self.group.devices, self.sheet.usable * self.group.devices)
             return
-        tally.fastest_step_s = min(tally.fastest_step_s, float(step[fits].min()))
+        tally.fastest_token_s = min(tally.fastest_token_s, float(step[fits].min()) / self.load.accepted)
         good = fits & (step <= (self.limits.tpot_s or np.inf))
         rates = np.minimum(np.where(good, self._in_flight() / (step * self.load.steps), 0.0), self.most)
         for k in self._best_of_each_size(rates):
@@ -159,7 +159,7 @@ class Drafted:
             self.group.system.name,
             self._uses(drafter),
             float(rates[r, m]),
-            (self.group, drafter),
+            (self.group,) if self.beside else (self.group, drafter),
             batch=int(self.requests[r]) * self.group.dp,
             micro_batches=int(FLYING[m]),
             step_s=float(step[r, m]),

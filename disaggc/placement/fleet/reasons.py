@@ -26,11 +26,10 @@ def reason_of(tally: Tally, demand: Demand) -> str:
             f"weights and one request's cache need {gigabytes(tally.needed_bytes)} of devices that offer "
             f"{gigabytes(tally.usable_bytes)}: {lacks} short"
         )
-    asked = demand.load.accepted / (demand.limits.tpot_s or math.inf)
-    fastest = demand.load.accepted / tally.fastest_step_s
-    if math.isfinite(tally.fastest_step_s) and fastest < asked:
+    asked, fastest = demand.tokens_per_s_per_user, 1 / tally.fastest_token_s
+    if math.isfinite(tally.fastest_token_s) and fastest < asked:
         return (
-            f"its fastest pattern takes {tally.fastest_step_s * 1e6:,.0f} us a step "
+            f"its fastest pattern takes {tally.fastest_token_s * 1e6:,.0f} us a token "
             f"({fastest:,.0f} tokens/s/user); the tier asks for {asked:,.0f}: "
             f"{1 - fastest / asked:.0%} too slow"
         )
@@ -47,7 +46,8 @@ def _best(column: Column, demand: Demand) -> str:
     if column.form == "prefill":
         return f"{where}: {rate:,.4g} prompts/s with a first token in {column.ttft_s * 1e3:,.0f} ms"
     flying = f"{column.micro_batches} x {column.batch:,} requests"
-    speed = demand.load.accepted / column.step_s
+    load = demand.drafted if column.speculative and demand.drafted is not None else demand.load
+    speed = load.accepted / column.step_s
     return (
         f"{where}: {rate * demand.tokens_per_request:,.0f} tokens/s, {flying} at {speed:,.0f} tokens/s/user"
     )

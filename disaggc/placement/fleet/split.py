@@ -189,11 +189,15 @@ class Splits:
         share = np.ceil(self.requests[at] * self.group.dp / self.away.replicas[:, None, None]) * FLYING
         return self._side_fits(self.home, 0, flying) & self._side_fits(self.away, slice(None), share)
 
-    def _side_fits(self, side: Side, shape: int | slice, in_flight: Array) -> Mask:
+    def _needed(self, side: Side, shape: int | slice, in_flight: Array) -> Array:
+        """Bytes of one device's main memory with so many requests in flight on a replica."""
         tokens = np.maximum(in_flight * self.load.step_tokens, min(self.load.input_tokens, PREFILL_CHUNK))
         each = (side.cache + self.load.step_tokens * side.logits)[shape]
-        usable, live = (np.asarray(v[shape])[..., None, None] for v in (side.usable, side.live))
-        fits: Mask = side.weights[shape][..., None] + each[..., None] * in_flight + live * tokens <= usable
+        live = np.asarray(side.live[shape])[..., None, None]
+        return np.asarray(side.weights[shape][..., None] + each[..., None] * in_flight + live * tokens)
+
+    def _side_fits(self, side: Side, shape: int | slice, in_flight: Array) -> Mask:
+        fits: Mask = self._needed(side, shape, in_flight) <= np.asarray(side.usable[shape])[..., None, None]
         slow_weights, slow_cache = side.slow_weights[shape], side.slow_cache[shape]
         if slow_weights.any() or slow_cache.any():
             slow = slow_weights[..., None] + slow_cache[..., None] * in_flight
@@ -240,7 +244,10 @@ class Splits:
         fit = self.fits(first)
         tally.fits += int(fit.sum()) * len(self.requests)
         if fit.any():
-            tally.fastest_step_s = min(tally.fastest_step_s, float(self.steps(first)[fit].min()))
+            token_s = float(self.steps(first)[fit].min()) / self.load.accepted
+            tally.fastest_token_s = min(tally.fastest_token_s, token_s)
+        else:
+            self._note_shortage(tally)
         if (most < 0).all():
             return
         at = np.maximum(most, 0)
@@ -249,6 +256,17 @@ class Splits:
         rates = np.minimum(rates, taking_in(self.wanted, self.tier, self.group))
         for chosen in self._best_of_each_size(rates):
             book.offer(self._column(mode, rates, step, at, chosen))
+
+    def _note_shortage(self, tally: Tally) -> None:
+        """The least that the side that is short lacks for one request a replica."""
+        one = np.ones((1, 1, 1))
+        for side, shape in ((self.home, slice(0, 1)), (self.away, slice(None))):
+            needed = self._needed(side, shape, one).min(axis=(-2, -1)).reshape(-1)
+            short = needed - side.usable
+            k = int(short.argmin())
+            if short[k] > 0:
+                devices = side.groups[k].devices
+                tally.lacks(float(needed[k]) * devices, float(side.usable[k]) * devices)
 
     def _best_of_each_size(self, rates: Array) -> list[tuple[int, int, int]]:
         best: dict[int, tuple[float, int]] = {}

@@ -41,7 +41,7 @@ def price_whole(book: Book, wanted: Wanted, table: Timetable, tier: int, group: 
         room = _room(tally, sheet, needed + prompts, requests, flying)
         step = _steps(form, demand, sheet, path, busy, requests * flying * group.dp)
         rates = _rates(demand.load, room, step, requests * flying * group.dp, demand.limits)
-        _note(tally, room, path, busy)
+        _note(tally, room, np.maximum(path, busy), demand.load)
         if form == "decode":
             rates = np.minimum(rates, taking_in(wanted, tier, group))
         if rates.max() > 0:
@@ -81,9 +81,10 @@ def _room(tally: Tally, sheet: Sheet, needed: Array, requests: Array, flying: Ar
     return np.asarray(fits)
 
 
-def _note(tally: Tally, room: Array, path: Array, busy: Array) -> None:
+def _note(tally: Tally, room: Array, busiest: Array, load: Load) -> None:
     if room[0, 0]:
-        tally.fastest_step_s = min(tally.fastest_step_s, float(max(path[0, 0], busy[0, 0])) + STEP_OVERHEAD_S)
+        token_s = (float(busiest[0, 0]) + STEP_OVERHEAD_S) / load.accepted
+        tally.fastest_token_s = min(tally.fastest_token_s, token_s)
 
 
 def _rates(load: Load, room: Array, step: Array, in_flight: Array, limits: Limits) -> Array:
