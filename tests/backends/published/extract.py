@@ -59,7 +59,7 @@ def _texts(call: ast.Call) -> Iterator[str]:
             if isinstance(each, ast.Constant) and isinstance(each.value, str):
                 yield each.value
             elif isinstance(each, ast.JoinedStr):
-                yield "".join(p.value for p in each.values if isinstance(p, ast.Constant))
+                yield "".join(str(p.value) for p in each.values if isinstance(p, ast.Constant))
 
 
 def read(wheel: Path) -> dict[str, object]:
