@@ -2,7 +2,7 @@
 
 Its pipeline takes any cut, attention state divided between stages included: a stage names the caches that
 it reads and writes, and genai keeps them. Prefill and decode may be cut differently. What it does not take:
-inputs other than token ids, positions and a mask; caches that differ in shape or are none of keys and values.
+inputs other than token ids, positions and a mask; caches that are none of keys and values of one shape.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ EMITTER = OrtGenaiEmitter()
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """Keys and values of every layer, as genai names them: '%d' stands for the layer."""
+    """Keys and values of every layer, as genai names them: '%d' stands for the layer.
+
+    Heads and their width are the first layer's; genai reads other layers' off the subgraphs.
+    """
 
     past: tuple[str, str]
     present: tuple[str, str]
@@ -78,33 +81,34 @@ class Caches:
     in_place: bool
 
 
-def caches_of(plan: Plan) -> Caches:
+def caches_of(plan: Plan, windows: bool = False) -> Caches:
     """The caches of a plan.
+
+    Args:
+        plan: The plan.
+        windows: Whether the configuration says which layers keep a window of tokens only.
 
     Raises:
         PlanError: genai has no words for them.
     """
+    if not plan.states:
+        raise _refused("has no caches")
     past = _templates([state.past for state in plan.states])
     present = _templates([state.present for state in plan.states])
-    shapes = {(state.shape, state.axis, state.fixed_capacity) for state in plan.states}
     if len(past) != 2 or len(present) != 2:
         raise _refused(
-            f"keeps its caches in {len(plan.states)} states like '{plan.states[0].past}', which are not "
-            f"one of keys and one of values for each layer from 0 up"
-            if plan.states
-            else "has no caches"
+            f"keeps {len(plan.states)} states like '{plan.states[0].past}', which are not one of keys and "
+            f"one of values for each layer from 0 up"
         )
-    if len(shapes) != 1:
-        raise _refused("has caches of several shapes; genai makes all of one")
-    heads, head_size = _extents(plan.states[0])
-    return Caches(
-        (past[0], past[1]),
-        (present[0], present[1]),
-        len(plan.states) // 2,
-        heads,
-        head_size,
-        all(state.in_place for state in plan.states),
-    )
+    extents = {state.past: _extents(state, windows) for state in plan.states}
+    layers = len(plan.states) // 2
+    for layer in range(layers):
+        key, value = past[0] % layer, past[1] % layer
+        if extents[key] != extents[value]:
+            raise _refused(f"has caches '{key}' and '{value}' of unlike shapes; genai makes both of one")
+    heads, head_size = extents[past[0] % 0]
+    in_place = all(state.in_place for state in plan.states)
+    return Caches((past[0], past[1]), (present[0], present[1]), layers, heads, head_size, in_place)
 
 
 def _templates(names: Sequence[str]) -> list[str]:
@@ -119,12 +123,15 @@ def _templates(names: Sequence[str]) -> list[str]:
     return list(layers) if all(whole) else []
 
 
-def _extents(state: StateRef) -> tuple[int, int]:
+def _extents(state: StateRef, windows: bool) -> tuple[int, int]:
     """Heads, and the width of each."""
     extents = state.shape
-    grows = len(extents) == 4 and extents[_TOKEN_AXIS] in ("capacity", "cached")
-    if not grows or state.axis != _TOKEN_AXIS or state.fixed_capacity is not None:
+    if len(extents) != 4 or state.axis != _TOKEN_AXIS:
         raise _refused(f"keeps cache '{state.past}' as {list(extents)}, not as [batch, heads, tokens, width]")
+    if not windows and (isinstance(extents[_TOKEN_AXIS], int) or state.fixed_capacity is not None):
+        raise _refused(
+            f"keeps cache '{state.past}' for a window of tokens, and no {CONFIG} says which layers do"
+        )
     heads, width = extents[1], extents[3]
     if not isinstance(heads, int) or not isinstance(width, int):
         raise _refused(f"has cache '{state.past}' of open extents {list(extents)}")
@@ -141,8 +148,9 @@ def _refused(why: str) -> PlanError:
 def _config(order: Order) -> dict[str, Any]:
     """The model's own configuration with the pipeline in place of its one file, or a new one."""
     plan = order.plan
-    caches = caches_of(plan)
-    config = _own_config(order) or _new_config(order)
+    own = _own_config(order)
+    caches = caches_of(plan, windows=own is not None and "sliding_window" in own["model"]["decoder"])
+    config = _new_config(order) if own is None else own
     decoder = config["model"]["decoder"]
     decoder.pop("filename", None)
     decoder.setdefault("session_options", {"log_id": "onnxruntime-genai", "provider_options": []})
