@@ -1,6 +1,6 @@
 """The arguments of vLLM and SGLang for one engine; what differs from node to node is left out.
 
-Names are those of vLLM 0.31 to 0.33 and SGLang 0.5.21 to 0.5.23 (tests/backends/published holds the lists).
+Names are those of vLLM 0.31 to 0.33 and SGLang 0.5.21 to 0.5.23 (tests/emitters/published holds the lists).
 """
 
 from __future__ import annotations

@@ -41,11 +41,17 @@ def _environment(language: str) -> jinja2.Environment:
     return jinja2.Environment(  # noqa: S701 - values are quoted by finalize, for no language is HTML
         loader=jinja2.FileSystemLoader(shelf("plans") / "templates"),
         undefined=jinja2.StrictUndefined,
-        finalize=_WRITERS[language],
+        finalize=functools.partial(_written, _WRITERS[language]),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def _written(writer: Callable[[Any], str], value: object) -> str:
+    if isinstance(value, jinja2.Undefined):
+        str(value)  # raises, with the name that is missing
+    return writer(value)
 
 
 def json_text(value: object) -> str:
