@@ -24,7 +24,7 @@ JOBS = {
     "experts": (MOE, {"h20-x8": 1, "l40s-x8": 1}),
     "lpx": (LLAMA, {"groq3-lpx": 1}),
 }
-"""Name to model and fleet; 'wide' is expert parallel over two nodes, 'experts' divides attention and experts."""
+"""Name to model and fleet; 'wide' spreads experts over two nodes, 'experts' has them on their own pool."""
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,9 @@ def test_pools_are_told_by_what_they_do_not_by_their_names(plans: Plans) -> None
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 16))
-def test_an_engine_is_cut_into_equal_nodes_that_cut_no_rank_unevenly(width: int, ranks: int, limit: int) -> None:
+def test_an_engine_is_cut_into_equal_nodes_that_cut_no_rank_unevenly(
+    width: int, ranks: int, limit: int
+) -> None:
     share = node_share(width, ranks, limit)
     assert 1 <= share <= limit
     assert width * ranks % share == 0
@@ -86,7 +88,12 @@ def test_an_engine_is_cut_into_equal_nodes_that_cut_no_rank_unevenly(width: int,
 
 @pytest.mark.parametrize(
     ("text", "label"),
-    [("Qwen/Qwen3-0.6B", "qwen-qwen3-0-6b"), ("3 models", "plan-3-models"), ("--'\n$(x)", "x"), ("漢", "plan")],
+    [
+        ("Qwen/Qwen3-0.6B", "qwen-qwen3-0-6b"),
+        ("3 models", "plan-3-models"),
+        ("--'\n$(x)", "x"),
+        ("漢", "plan"),
+    ],
 )
 def test_names_become_dns_labels(text: str, label: str) -> None:
     assert slug(text) == label

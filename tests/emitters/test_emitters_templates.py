@@ -16,7 +16,7 @@ from disaggc.backends.emitters.templates import code_span, json_text, shell_word
 
 from .hostile import BASH, TEXTS, needs_bash
 
-ANY_TEXT = st.text(st.characters(blacklist_categories=("Cs",)), max_size=40)
+ANY_TEXT = st.text(max_size=40)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -34,7 +34,8 @@ def test_any_text_survives_yaml(text: str) -> None:
 @needs_bash
 def test_bash_reads_back_what_was_written() -> None:
     script = f"printf '%s\\0' {' '.join(shell_word(text) for text in TEXTS)}"
-    told = subprocess.run([str(BASH), "-c", script], check=True, capture_output=True, env={"LC_ALL": "C.UTF-8"})  # noqa: S603
+    command, environment = [str(BASH), "-c", script], {"LC_ALL": "C.UTF-8"}
+    told = subprocess.run(command, check=True, capture_output=True, env=environment)  # noqa: S603 - ours
     assert told.stdout.decode("utf-8").split("\0")[:-1] == list(TEXTS)
 
 

@@ -21,6 +21,7 @@ PARTS = {
         "vllm/engine/arg_utils.py",
         "vllm/entrypoints/launchers/cli_args.py",
         "vllm/entrypoints/common/cli_args.py",
+        "vllm/entrypoints/openai/cli_args.py",
     ),
     "sglang": ("sglang/srt/server_args.py", "sglang/srt/arg_groups/fields/"),
     "ai_dynamo": ("dynamo/vllm/", "dynamo/sglang/", "dynamo/frontend/", "dynamo/common/configuration/"),
