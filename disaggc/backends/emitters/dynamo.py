@@ -19,6 +19,7 @@ from disaggc.backends.emitters.engine_arguments import ARGUMENTS, TRANSFERS
 from disaggc.backends.emitters.lpx import LpxEngine, build_contents, lpx_engine, uses_lpx
 from disaggc.backends.emitters.op_table import read_ops
 from disaggc.backends.emitters.order import Order, Written, write_texts
+from disaggc.backends.emitters.planner_profile import write_profile
 from disaggc.backends.emitters.serving import (
     AGGREGATED,
     PREFILL,
@@ -63,7 +64,7 @@ class DynamoEmitter:
     )
 
     def emit(self, order: Order, folder: Path) -> Written:
-        """Write deployment.yaml, and lpx-build.md where LPUs are used."""
+        """Write deployment.yaml, profile/ for the planner, and lpx-build.md where LPUs are used."""
         framework = _framework(order)
         shape = shape_of(order.plan)
         lpx = lpx_engine(order, shape) if uses_lpx(order, shape) else None
@@ -77,7 +78,7 @@ class DynamoEmitter:
             texts["lpx-build.md"] = render("dynamo/lpx-build.md.j2", contents)
         write_texts(folder, texts)
         notes = (*format_notes(order.plan), *(lpx.notes if lpx is not None else ()))
-        return Written(notes, "kubectl apply -f deployment.yaml")
+        return Written((*notes, *_profile(order, engines, folder)), "kubectl apply -f deployment.yaml")
 
 
 EMITTER = DynamoEmitter()
@@ -115,6 +116,14 @@ def _other_backend(engine: Engine) -> str:
     if engine.system.device.vendor == "AMD":
         return "Use --backend vllm or sglang, which have ROCm images."
     return "No serving stack that disaggc knows runs there."
+
+
+def _profile(order: Order, engines: tuple[Engine, ...], folder: Path) -> tuple[str, ...]:
+    """Write the planner's profile where the model is at hand to be priced; a note where it is not."""
+    if not (order.model_folder / order.plan.model.file).is_file():
+        return ("There is no planner profile: the model is not at hand. Name its folder with --model.",)
+    write_profile(order, engines, folder / "profile")
+    return ()
 
 
 def _values(
