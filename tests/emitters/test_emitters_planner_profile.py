@@ -46,15 +46,14 @@ def test_a_prompt_as_planned_takes_the_planned_time_to_first_token(
         plan, found = open_plan(plans(name)), arrays(profiles(name), "prefill")
         (at,) = np.flatnonzero(found["prefill_isl"] == plan.schedule.input_tokens)
         # With phases apart, the hand-over of caches comes on top; the optimistic prediction hides it.
-        np.testing.assert_allclose(
-            found["prefill_ttft"][at] * 1e3, plan.prediction.ttft_us.optimistic, rtol=1e-6
-        )
+        told_us = found["prefill_ttft"][at] * 1e3
+        np.testing.assert_allclose(told_us, plan.prediction.ttft_us.optimistic, rtol=1e-6)
 
 
 def test_a_batch_as_planned_takes_the_planned_time_per_token(
     plans: Plans, profiles: Callable[[str], Path]
 ) -> None:
-    """Where no prefill shares the pool: a colocated plan's time per token has its share, a profile has not."""
+    """Where no prefill shares the pool: a colocated plan's time per token has its share, a profile not."""
     plan, found = open_plan(plans("phases")), arrays(profiles("phases"), "decode")
     decode = next(pool for pool in plan.pools if pool.name == plan.decode.stages[0].pool)
     requests = plan.schedule.micro_batch * plan.schedule.micro_batches / decode.parallelism.dp

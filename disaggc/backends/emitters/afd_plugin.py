@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from disaggc.backends.emitters.engine_arguments import vllm_arguments
+from disaggc.backends.emitters.engine_arguments import vllm_arguments, vllm_transfer
 from disaggc.backends.emitters.order import Order, Written, write_texts
 from disaggc.backends.emitters.rank_map import ATTENTION, FFN, RankMap, Side, rank_map
 from disaggc.backends.emitters.serving import (
     DECODE,
+    PREFILL,
     Engine,
     Shape,
     engine_on,
@@ -27,6 +28,7 @@ from disaggc.backends.emitters.serving import (
     shape_of,
 )
 from disaggc.backends.emitters.templates import render
+from disaggc.backends.emitters.vllm import check_ranks
 from disaggc.errors import JobError, PlanError
 from disaggc.ir import Role
 from disaggc.placement.pricing import PREFILL_CHUNK
@@ -59,7 +61,8 @@ class AfdPluginEmitter:
         texts = {"rank_map.json": json.dumps(dataclasses.asdict(found), indent=1) + "\n"}
         if connector == P2P:
             _check_plugin(order, found, attention, ffn)
-            texts |= _role_files(order, found, {ATTENTION: attention, FFN: ffn})
+            prefill = _prefill_pool(order, shape, attention, ffn)
+            texts |= _role_files(order, found, {ATTENTION: attention, FFN: ffn}, prefill)
         write_texts(folder, texts)
         start = "AFD_HOST=FIRST_FFN_NODE bash ffn.sh, and bash attention.sh, in either order"
         return Written(
@@ -120,7 +123,8 @@ def _check_plugin(order: Order, found: RankMap, attention: Pool, ffn: Pool) -> N
         )
 
 
-def _role_files(order: Order, found: RankMap, pools: dict[str, Pool]) -> dict[str, str]:
+def _role_files(order: Order, found: RankMap, pools: dict[str, Pool], prefill: Pool | None) -> dict[str, str]:
+    """Configuration and script of each role, and those of engines that prefill apart."""
     router = Role.ROUTER.value in roles_on(order.plan.decode, pools[ATTENTION].name)
     texts = {}
     for role, pool in pools.items():
@@ -134,20 +138,36 @@ def _role_files(order: Order, found: RankMap, pools: dict[str, Pool]) -> dict[st
             "compute_gate_on_attention": router,
         }
         texts[f"{role}.json"] = json.dumps({"afd": config}, indent=1) + "\n"
-        texts[f"{role}.sh"] = render("afd-plugin/launch.sh.j2", _launch_values(order, role, pool))
+        engine = engine_on(order, pool.name, DECODE)
+        arguments = _rank_arguments(order, engine, receives=prefill is not None and role == ATTENTION)
+        values = _launch_values(order, role, engine, arguments)
+        texts[f"{role}.sh"] = render("afd-plugin/launch.sh.j2", values)
+    if prefill is not None:
+        engine = engine_on(order, prefill.name, PREFILL)
+        arguments = [*vllm_arguments(engine, order.plan), *vllm_transfer(engine)]
+        values = _launch_values(order, PREFILL, engine, arguments)
+        texts["prefill.sh"] = render("vllm/launch.sh.j2", values)
+        texts["router.sh"] = render("vllm/router.sh.j2", {"splits_phases": True})
     return texts
 
 
-def _launch_values(order: Order, role: str, pool: Pool) -> dict[str, object]:
-    engine = engine_on(order, pool.name, DECODE)
-    if engine.dp > 1 and engine.local_dp == 0:
-        raise PlanError(
-            f"vLLM keeps each data-parallel rank within a node; on '{pool.name}' it has {engine.tp} devices, "
-            f"a node {engine.node_devices}. Say --node-devices if nodes are larger."
-        )
-    arguments = [*vllm_arguments(_both_phases(engine), order.plan), "--enforce-eager"]
+def _rank_arguments(order: Order, engine: Engine, receives: bool) -> list[str]:
+    """Of attention or FFN ranks; FFN ranks take as many tokens as attention ranks send.
+
+    Args:
+        order: What is emitted.
+        engine: The ranks.
+        receives: Whether caches arrive from engines that prefill apart.
+    """
+    both = dataclasses.replace(engine, batched_tokens=PREFILL_CHUNK)
+    found = [*vllm_arguments(both, order.plan), "--enforce-eager"]
     if order.plan.schedule.micro_batches == 2:
-        arguments.append("--enable-dbo")
+        found.append("--enable-dbo")
+    return found + (vllm_transfer(engine) if receives else [])
+
+
+def _launch_values(order: Order, role: str, engine: Engine, arguments: list[str]) -> dict[str, object]:
+    check_ranks(engine)
     return {
         "role": role,
         "checkpoint": served_checkpoint(order),
@@ -155,27 +175,39 @@ def _launch_values(order: Order, role: str, pool: Pool) -> dict[str, object]:
         "engine": engine,
         "splits_engine": engine.nodes > 1 and engine.local_dp > 0,
         "splits_ranks": engine.nodes > 1 and engine.local_dp == 0,
-        "transfers": False,
+        "transfers": "--kv-transfer-config" in arguments,
     }
 
 
-def _both_phases(engine: Engine) -> Engine:
-    """Attention ranks prefill, too, and FFN ranks must take as many tokens."""
-    return dataclasses.replace(engine, batched_tokens=PREFILL_CHUNK)
+def _prefill_pool(order: Order, shape: Shape, attention: Pool, ffn: Pool) -> Pool | None:
+    """The pool that prefills apart from both others; None if these prefill, too.
+
+    Raises:
+        PlanError: It is no CUDA device.
+    """
+    if len(shape.prefill) != 1 or shape.prefill[0] in (attention.name, ffn.name):
+        return None
+    pool = order.pool(shape.prefill[0])
+    if not is_nvidia_gpu(order.system(pool).device):
+        raise PlanError(
+            f"Backend 'afd-plugin' cannot express this plan ({order.plan.mode}): it prefills on "
+            f"'{pool.name}', no CUDA device. --backend onnx, ort-package or ort-genai writes the cut itself."
+        )
+    return pool
 
 
 def _deviations(order: Order, shape: Shape, attention: Pool, ffn: Pool) -> tuple[str, ...]:
     """Where the plugin's ranks do other things than the plan has them do."""
     notes = ["The plugin runs DeepSeek V2, V3 and V3.2 on vLLM 0.26.0; across nodes it is not verified."]
-    moved = [role for role in roles_on(order.plan.decode, ffn.name) if role not in _ON_FFN]
-    if moved:
-        notes.append(
-            f"The plan has {', '.join(moved)} on '{ffn.name}', which the plugin runs on attention ranks."
-        )
-    third = [p for p in (*shape.prefill, *shape.decode) if p not in (attention.name, ffn.name)]
-    if third:
-        notes.append(f"Pool '{third[0]}' is not started by these scripts.")
-    if set(shape.prefill) != set(shape.decode):
+    for name in shape.decode:
+        allowed = _ON_FFN if name == ffn.name else ()
+        moved = [role for role in roles_on(order.plan.decode, name) if role not in allowed]
+        if moved and name != attention.name:
+            notes.append(
+                f"The plan has {', '.join(moved)} on '{name}', which the plugin runs on attention ranks."
+            )
+    alone = _prefill_pool(order, shape, attention, ffn)
+    if alone is None and set(shape.prefill) != set(shape.decode):
         notes.append(
             f"The plan prefills on {', '.join(shape.prefill)} alone; these engines divide prefill, too, so "
             f"that time to first token differs from the plan's."

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from disaggc import __version__
-from disaggc.backends.emitters.order import Order, Settings, check_settings
+from disaggc.backends.emitters.order import Emitter, Order, Settings, Written, check_settings
 from disaggc.backends.emitters.registry import emitter
 from disaggc.backends.plan_folder import fresh_folder
 from disaggc.errors import PlanError
 from disaggc.frontends import sha256
 from disaggc.plans import open_plan
-from disaggc.targets import load_library
+from disaggc.targets import Library, load_library
 
 MANIFEST = "emitted.json"
 """What was written, from which plan; by it ``--force`` knows a folder that it may replace."""
+
+FLEET = "disaggc.fleet"
+"""The format of a folder that holds a plan folder for each of several deployments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,11 @@ def emit(
     force: bool = False,
     library: Path | None = None,
 ) -> Emitted:
-    """Write a plan out in the form of ``backend``.
+    """Write a plan, or each plan of a fleet, out in the form of ``backend``.
 
     Args:
-        folder: The plan folder.
-        backend: One of ``registry.BACKENDS``.
+        folder: The plan folder; of a fleet, each deployment becomes a folder of ``output``.
+        backend: One of ``BACKENDS``.
         output: The folder to write; it appears whole or not at all.
         settings: What the plan does not know.
         force: Replace a folder that was emitted before.
@@ -65,21 +68,68 @@ def emit(
     chosen = emitter(backend)
     settings = settings or Settings()
     check_settings(backend, chosen, settings)
-    order = Order(open_plan(folder), folder, _model_folder(folder, settings), load_library(library), settings)
+    machines = load_library(library)
     with fresh_folder(output, force, "deployment", MANIFEST) as fresh:
-        written = chosen.emit(order, fresh)
+        written = {}
+        for name, plan_folder in deployments(folder).items():
+            own = settings if not name else _named(settings, name, plan_folder)
+            target = fresh / name
+            target.mkdir(exist_ok=True)
+            written[name] = _emit_plan(chosen, plan_folder, target, own, machines)
+        notes = tuple(dict.fromkeys(f"{n}: {x}" if n else x for n, w in written.items() for x in w.notes))
         files = _files(fresh)
-        manifest = {
-            "format": "disaggc.emitted",
-            "version": 1,
-            "compiler": __version__,
-            "backend": backend,
-            "plan": sha256(folder / "plan.json"),
-            "notes": list(written.notes),
-            "files": files,
-        }
-        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    return Emitted(backend, output, tuple(files), written.notes, written.start)
+        _write_manifest(fresh, backend, folder, notes, files)
+    starts = (f"in {name}: {w.start}" if name else w.start for name, w in written.items())
+    return Emitted(backend, output, tuple(files), notes, "; ".join(starts))
+
+
+def deployments(folder: Path) -> dict[str, Path]:
+    """The plan folders of a fleet by name; a plan folder itself, under no name, if it is none.
+
+    Raises:
+        PlanError: A fleet has none.
+    """
+    if not _is_fleet(folder):
+        return {"": folder}
+    found = {path.parent.name: path.parent for path in sorted(folder.glob("deployments/*/plan.json"))}
+    if not found:
+        raise PlanError(f"Fleet '{folder}' has no plan in deployments/. Compile it again.")
+    return found
+
+
+def _is_fleet(folder: Path) -> bool:
+    """Whether plan.json is of a fleet; whatever else is wrong with it, ``open_plan`` tells better."""
+    try:
+        data = json.loads((folder / "plan.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and data.get("format") == FLEET
+
+
+def _named(settings: Settings, name: str, folder: Path) -> Settings:
+    """Settings under which deployments of a fleet do not get the same name."""
+    own = settings.name or open_plan(folder).model.name
+    return replace(settings, name=f"{own}-{name}")
+
+
+def _emit_plan(chosen: Emitter, folder: Path, target: Path, settings: Settings, machines: Library) -> Written:
+    plan, model_folder = open_plan(folder), _model_folder(folder, settings)
+    return chosen.emit(Order(plan, folder, model_folder, machines, settings), target)
+
+
+def _write_manifest(
+    fresh: Path, backend: str, folder: Path, notes: tuple[str, ...], files: dict[str, str]
+) -> None:
+    manifest = {
+        "format": "disaggc.emitted",
+        "version": 1,
+        "compiler": __version__,
+        "backend": backend,
+        "plan": sha256(folder / "plan.json"),
+        "notes": notes,
+        "files": files,
+    }
+    (fresh / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _model_folder(folder: Path, settings: Settings) -> Path:

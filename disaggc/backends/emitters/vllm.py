@@ -9,7 +9,12 @@ from disaggc.errors import PlanError
 RELEASE = "0.33.0"
 
 
-def _check(engine: Engine) -> None:
+def check_ranks(engine: Engine) -> None:
+    """Refuse data-parallel ranks that span nodes.
+
+    Raises:
+        PlanError: They do.
+    """
     if engine.dp > 1 and engine.local_dp == 0:
         raise PlanError(
             f"Backend 'vllm' keeps each data-parallel rank within a node; the plan's {engine.dp} ranks have "
@@ -23,6 +28,6 @@ EMITTER = LaunchEmitter(
         name="vllm",
         title="vLLM",
         images={CUDA: f"vllm/vllm-openai:v{RELEASE}", ROCM: f"vllm/vllm-openai-rocm:v{RELEASE}"},
-        check=_check,
+        check=check_ranks,
     )
 )
