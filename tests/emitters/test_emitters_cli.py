@@ -134,6 +134,10 @@ def test_a_fleet_is_a_folder_for_each_deployment(plans: Plans, tmp_path: Path) -
     assert cli.main(command(fleet, "dynamo", out, "--checkpoint", "a/b", "--name", "chat")) == 0
     names = {d: yaml.safe_load((out / d / "deployment.yaml").read_text())["metadata"]["name"] for d in TIERS}
     assert names == {"free": "chat-free", "premium": "chat-premium"}
+    long = command(fleet, "dynamo", tmp_path / "long", "--checkpoint", "a/b", "--name", "x" * 80)
+    assert cli.main(long) == 0
+    text = "".join((tmp_path / "long" / d / "deployment.yaml").read_text() for d in TIERS)
+    assert all(f'x-{tier}"' in text for tier in TIERS)
     manifest = json.loads((out / MANIFEST).read_text())
     assert {"free/deployment.yaml", "premium/deployment.yaml"} <= set(manifest["files"])
     assert any(note.startswith("free: ") for note in manifest["notes"])

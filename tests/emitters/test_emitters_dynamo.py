@@ -120,6 +120,18 @@ def test_images_and_names_are_as_asked(plans: Plans, tmp_path: Path) -> None:
     assert {main_container(c)["image"] for c in manifest["spec"]["components"]} == {"mine:2"}
 
 
+@pytest.mark.parametrize(
+    ("image", "override"),
+    [(None, None), ("mine:2", "1.6.1"), ("reg:5000/mine", "1.6.1"), ("mine:1.6.2-arm64", None)],
+)
+def test_an_image_without_a_release_in_its_tag_says_the_release(
+    plans: Plans, tmp_path: Path, image: str | None, override: str | None
+) -> None:
+    manifest = deployed(plans("phases"), tmp_path / "out", image=image)
+    found = {component.get("runtimeVersionOverride") for component in manifest["spec"]["components"]}
+    assert found == {override}
+
+
 # LPX --------------------------------------------------------------------------------------------
 
 

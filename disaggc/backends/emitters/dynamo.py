@@ -7,6 +7,7 @@ in plans/templates/dynamo/deployment.schema.json; every manifest is checked agai
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -42,6 +43,8 @@ RELEASE = "1.6.1"
 
 IMAGES = {engine: f"nvcr.io/nvidia/ai-dynamo/{engine}-runtime:{RELEASE}" for engine in ("vllm", "sglang")}
 COMPONENT_TYPES = {AGGREGATED: "worker"}
+_VERSIONED = re.compile(r":v?\d+\.\d+\.\d+[^/]*$")
+"""An image whose tag tells Dynamo's release; admission asks for an override where it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +133,14 @@ def _values(
     order: Order, framework: str, engines: tuple[Engine, ...], lpx: LpxEngine | None
 ) -> dict[str, object]:
     checkpoint = served_checkpoint(order)
+    image = order.settings.image or IMAGES[framework]
     component = partial(_component, order.plan, framework, checkpoint, disaggregated=lpx is not None)
     return {
         "name": deployment_name(order),
         "namespace": order.settings.namespace,
         "checkpoint": verbatim(checkpoint),
-        "image": order.settings.image or IMAGES[framework],
+        "image": image,
+        "runtime_version": None if _VERSIONED.search(image) else RELEASE,
         "framework": framework,
         "components": [component(engine) for engine in engines],
         "lpx": None if lpx is None else _lpx_values(order, lpx),

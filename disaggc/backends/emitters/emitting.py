@@ -10,6 +10,7 @@ from pathlib import Path
 from disaggc import __version__
 from disaggc.backends.emitters.order import Emitter, Order, Settings, Written, check_settings
 from disaggc.backends.emitters.registry import emitter
+from disaggc.backends.emitters.serving import LABEL_LENGTH, slug
 from disaggc.backends.plan_folder import fresh_folder
 from disaggc.errors import PlanError
 from disaggc.frontends import sha256
@@ -109,7 +110,8 @@ def _is_fleet(folder: Path) -> bool:
 def _named(settings: Settings, name: str, folder: Path) -> Settings:
     """Settings under which deployments of a fleet do not get the same name."""
     own = settings.name or open_plan(folder).model.name
-    return replace(settings, name=f"{own}-{name}")
+    room = LABEL_LENGTH - len(slug(name)) - 1
+    return replace(settings, name=f"{slug(own)[: max(room, 1)]}-{name}")
 
 
 def _emit_plan(chosen: Emitter, folder: Path, target: Path, settings: Settings, machines: Library) -> Written:

@@ -17,6 +17,9 @@ from disaggc.placement.pricing import PREFILL_CHUNK
 from disaggc.plans import PhasePlan, Plan, Pool
 from disaggc.targets import Device, System
 
+LABEL_LENGTH = 40
+"""Of a deployment's name: operators append to it, and Kubernetes allows 63."""
+
 AGGREGATED, PREFILL, DECODE = "aggregated", "prefill", "decode"
 """What an engine does: both phases, or one of them."""
 
@@ -213,7 +216,7 @@ def _has_experts(plan: Plan) -> bool:
 def slug(text: str) -> str:
     """A text as a DNS label, which names of Kubernetes objects, services and Slurm jobs are."""
     kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower())
-    label = "-".join(part for part in kept.split("-") if part)[:40].strip("-")
+    label = "-".join(part for part in kept.split("-") if part)[:LABEL_LENGTH].strip("-")
     return label if label[:1].isalpha() else f"plan-{label}".strip("-")
 
 
