@@ -111,6 +111,14 @@ def test_a_setting_that_a_backend_would_ignore_is_refused(
     assert "Backend 'vllm' takes no --build-id. It takes: --checkpoint, --image" in told
 
 
+def test_a_node_without_devices_is_refused(
+    plans: Plans, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = command(plans("colocated"), "vllm", tmp_path / "out", "--checkpoint", "a/b", "--node-devices", "0")
+    assert cli.main(line) == 1
+    assert "--node-devices 0 must be 1 or more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_backend_takes_settings_that_the_command_has(
     backend: str, capsys: pytest.CaptureFixture[str]

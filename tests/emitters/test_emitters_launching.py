@@ -235,7 +235,7 @@ def test_a_checkpoint_on_disk_is_mounted(plans: Plans, tmp_path: Path) -> None:
 @needs_bash
 @pytest.mark.parametrize("stack", STACKS)
 def test_no_checkpoint_breaks_out_of_a_script(plans: Plans, tmp_path: Path, stack: str) -> None:
-    for text in (text for text in TEXTS if text):
+    for text in TEXTS[:20:2]:
         output = written(plans("colocated"), stack, tmp_path / "out", checkpoint=text)
         own = started(output, "launch/aggregated.sh")
         assert own.count(text) >= 2 and value(own, "--served-model-name") == text

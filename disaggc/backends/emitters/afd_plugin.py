@@ -26,6 +26,7 @@ from disaggc.backends.emitters.serving import (
     roles_on,
     served_checkpoint,
     shape_of,
+    who_divides,
 )
 from disaggc.backends.emitters.templates import render
 from disaggc.backends.emitters.vllm import check_ranks
@@ -48,7 +49,7 @@ _ON_FFN = {Role.EXPERTS.value, Role.ROUTER.value}
 class AfdPluginEmitter:
     """See the module."""
 
-    takes: ClassVar[frozenset[str]] = frozenset(("checkpoint", "name", "connector", "node_devices", "model"))
+    takes: ClassVar[frozenset[str]] = frozenset(("checkpoint", "connector", "node_devices"))
 
     def emit(self, order: Order, folder: Path) -> Written:
         """Write rank_map.json and, for the plugin's own connector, a configuration and script a role."""
@@ -82,9 +83,9 @@ def _sides(order: Order, shape: Shape) -> tuple[Pool, Pool]:
     """
     name = f"Backend 'afd-plugin' cannot express this plan ({order.plan.mode})"
     if len(shape.attention) != 1 or len(shape.feed_forward) != 1 or shape.attention == shape.feed_forward:
-        raise PlanError(
-            f"{name}: attention and experts are not on two pools. Use --backend vllm, sglang or dynamo."
-        )
+        whole = shape.is_colocated or shape.is_split_by_phase
+        cure = "Use --backend vllm, sglang or dynamo." if whole else who_divides(order, shape)
+        raise PlanError(f"{name}: attention and experts are not on two pools. {cure}")
     attention, ffn = order.pool(shape.attention[0]), order.pool(shape.feed_forward[0])
     for pool in (attention, ffn):
         device = order.system(pool).device

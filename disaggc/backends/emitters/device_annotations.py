@@ -33,14 +33,16 @@ def annotate(model: onnx.ModelProto, ops: Iterable[Placed], pools: Sequence[str]
         del node.device_configurations[:]
     constants = constant_names(model.graph)
     device_of = {pool: i for i, pool in enumerate(pools)}
+    phases: dict[str, None] = {}
     for op in ops:
-        if all(c.name != op.phase.value for c in model.configuration):
-            model.configuration.add(name=op.phase.value, num_devices=len(pools), device=pools)
+        phases.setdefault(op.phase.value)
         node = model.graph.node[op.node]
         noted = node.device_configurations.add(configuration_id=op.phase.value, pipeline_stage=op.stage)
         own = [name for name in dict.fromkeys(node.input) if name in constants]
         for name in (*own, *(name for name in node.output if name)):
             noted.sharding_spec.add(tensor_name=name, device=[device_of[op.pool]])
+    for phase in phases:
+        model.configuration.add(name=phase, num_devices=len(pools), device=pools)
 
 
 def check_annotations(model: onnx.ModelProto) -> None:

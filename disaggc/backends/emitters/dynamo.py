@@ -81,10 +81,12 @@ class DynamoEmitter:
             texts["lpx-build.md"] = render("dynamo/lpx-build.md.j2", contents)
         write_texts(folder, texts)
         notes = (*format_notes(order.plan), *(lpx.notes if lpx is not None else ()))
-        return Written((*notes, *_profile(order, engines, folder)), "kubectl apply -f deployment.yaml")
+        return Written((*notes, *_profile(order, engines, folder)), _START)
 
 
 EMITTER = DynamoEmitter()
+
+_START = "kubectl apply -f deployment.yaml; a planner reads profile/ as its profile_results_dir"
 
 
 def _framework(order: Order) -> str:

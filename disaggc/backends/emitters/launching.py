@@ -55,7 +55,7 @@ class LaunchEmitter:
     """Writes the files of a stack."""
 
     stack: Stack
-    takes: ClassVar[frozenset[str]] = frozenset(("checkpoint", "name", "image", "node_devices", "model"))
+    takes: ClassVar[frozenset[str]] = frozenset(("checkpoint", "name", "image", "node_devices"))
 
     def emit(self, order: Order, folder: Path) -> Written:
         """Write launch/, compose/ and slurm/, a file for each kind of engine, and a router before several."""
@@ -104,7 +104,6 @@ def _values(order: Order, stack: Stack, engine: Engine) -> dict[str, object]:
         "mounted": checkpoint if checkpoint.startswith("/") else None,
         "arguments": (*ARGUMENTS[stack.name](engine, order.plan), *TRANSFERS[stack.name](engine)),
         "engine": engine,
-        "rank_devices": engine.tp * engine.pp,
         "splits_ranks": engine.nodes > 1 and engine.local_dp == 0,
         "splits_engine": engine.nodes > 1 and engine.local_dp > 0,
         "transfers": engine.role != AGGREGATED,
@@ -123,11 +122,9 @@ def _image(order: Order, stack: Stack, engine: Engine, made_for: str) -> str:
     """
     device = engine.system.device.name
     known = stack.images.get(device) or stack.images.get(made_for)
-    return (
-        known
-        if known and not order.settings.image
-        else order.settings.required("image", f"No {stack.title} image is known for {device}.")
-    )
+    if known and not order.settings.image:
+        return known
+    return order.settings.required("image", f"No {stack.title} image is known for {device}.")
 
 
 def _node_limit(order: Order, engine: Engine) -> int:

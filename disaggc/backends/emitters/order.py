@@ -129,8 +129,10 @@ def check_settings(name: str, emitter: Emitter, settings: Settings) -> None:
     """Refuse what an emitter would silently ignore.
 
     Raises:
-        JobError: A setting was given that this emitter does not take.
+        JobError: A setting was given that this emitter does not take, or a node without devices.
     """
+    if settings.node_devices is not None and settings.node_devices < 1:
+        raise JobError(f"--node-devices {settings.node_devices} must be 1 or more.")
     ignored = [each for each in settings.given() if each not in emitter.takes]
     if ignored:
         known = ", ".join(sorted(map(flag, emitter.takes))) or "none"

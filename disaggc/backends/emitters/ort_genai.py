@@ -154,8 +154,11 @@ def _config(order: Order) -> dict[str, Any]:
     decoder = config["model"]["decoder"]
     decoder.pop("filename", None)
     decoder.setdefault("session_options", {"log_id": "onnxruntime-genai", "provider_options": []})
-    # Each session has threads of its own; more than one in each would spin against the others.
-    decoder["session_options"].setdefault("intra_op_num_threads", 1)
+    pipeline = _pipeline(order)
+    if (
+        len(pipeline) > 1
+    ):  # each session has threads of its own; more than one in each spin against the others'
+        decoder["session_options"].setdefault("intra_op_num_threads", 1)
     decoder |= {
         "num_hidden_layers": caches.layers,
         "num_key_value_heads": caches.heads,
@@ -166,7 +169,7 @@ def _config(order: Order) -> dict[str, Any]:
             "present_key_names": caches.present[0],
             "present_value_names": caches.present[1],
         },
-        "pipeline": [_pipeline(order)],
+        "pipeline": [pipeline],
     }
     config["model"]["type"] = TYPE
     config["search"]["past_present_share_buffer"] = caches.in_place
