@@ -44,10 +44,15 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def dynamo_wheel() -> zipfile.ZipFile:
-    """The ai-dynamo wheel, out of the folder $DISAGGC_WHEELS; tests that want it are skipped without it."""
-    folder = Path(os.environ.get("DISAGGC_WHEELS") or "nowhere")
-    found = sorted(folder.glob("ai_dynamo-1.6*.whl"))
+def wheels() -> Path:
+    """The folder $DISAGGC_WHEELS of wheels that somebody fetched; nothing is in it by default."""
+    return Path(os.environ.get("DISAGGC_WHEELS") or "nowhere")
+
+
+@pytest.fixture(scope="session")
+def dynamo_wheel(wheels: Path) -> zipfile.ZipFile:
+    """The ai-dynamo wheel; tests that want it are skipped without it."""
+    found = sorted(wheels.glob("ai_dynamo-1.6*.whl"))
     if not found:
         pytest.skip("no ai-dynamo 1.6 wheel: pip download --no-deps ai-dynamo==1.6.1, set DISAGGC_WHEELS")
     return zipfile.ZipFile(found[0])

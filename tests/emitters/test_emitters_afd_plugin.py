@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from disaggc.plans import Parallelism, open_plan
 from .hostile import RECORD, TEXTS, bash, calls, needs_bash, stub
 from .stacks import accepted
 from .test_emitters_dynamo import rewritten
+from .test_emitters_launching import SHELLCHECK
 
 Plans = Callable[[str], Path]
 
@@ -157,6 +159,14 @@ def test_a_role_starts_vllm_with_its_configuration(plans: Plans, tmp_path: Path,
     given_config = json.loads(own[own.index("--additional-config") + 1])["afd"]
     assert (given_config["role"], given_config["host"]) == (role, "10.1.1.1")
     assert {each for each in own if each.startswith("--")} <= accepted("vllm-0.26.0")
+
+
+@pytest.mark.skipif(SHELLCHECK is None, reason="no shellcheck here")
+def test_shellcheck_finds_nothing(plans: Plans, tmp_path: Path) -> None:
+    output = written(plans("experts"), tmp_path / "out", checkpoint="a'b\n$(c)")
+    command = [str(SHELLCHECK), "--shell=bash", "--norc", *map(str, output.glob("*.sh"))]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    assert told.stdout == ""
 
 
 @needs_bash

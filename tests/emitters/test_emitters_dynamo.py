@@ -304,6 +304,28 @@ def test_dynamos_own_templates_pass_the_schema(dynamo_wheel: zipfile.ZipFile) ->
         check_deployment(yaml.safe_load(dynamo_wheel.read(name)))
 
 
+@pytest.mark.parametrize("name", ["wide", "phases", "tiny"])
+def test_kubernetes_takes_every_pod(plans: Plans, tmp_path: Path, name: str) -> None:
+    kubernetes = pytest.importorskip("kubernetes_validate")
+    manifest = deployed(
+        plans(name), tmp_path / "out", node_devices=72 if name == "tiny" else None, **LPX_OF[name]
+    )
+    owners = [c for c in manifest["spec"]["components"] if "podTemplate" in c]
+    owners += [role for c in manifest["spec"]["components"] for role in c.get("roles", [])]
+    assert len(owners) >= 2
+    for owner in owners:
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "x"},
+            "spec": owner["podTemplate"]["spec"],
+        }
+        kubernetes.validate(pod, "1.31.0", strict=True)
+
+
+LPX_OF = {"wide": {}, "phases": {}, "tiny": LPX}
+
+
 def test_dynamos_own_models_read_the_manifest(
     dynamo_wheel: zipfile.ZipFile, plans: Plans, tmp_path: Path
 ) -> None:

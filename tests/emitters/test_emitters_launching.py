@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -262,6 +266,32 @@ def test_bash_can_read_every_script(plans: Plans, tmp_path: Path, name: str, sta
     assert len(scripts) >= 2
     for script in scripts:
         subprocess.run([str(BASH), "-n", str(script)], check=True)  # noqa: S603 - ours
+
+
+SHELLCHECK = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
+
+
+@pytest.mark.skipif(SHELLCHECK is None, reason="no shellcheck here")
+@pytest.mark.parametrize(
+    ("name", "backend"), [(n, s) for n in ("colocated", "wide", "phases", "rocm") for s in STACKS]
+)
+def test_shellcheck_finds_nothing(plans: Plans, tmp_path: Path, name: str, backend: str) -> None:
+    output = written(plans(name), backend, tmp_path / "out", checkpoint="a'b\n$(c)")
+    scripts = [str(p) for p in output.rglob("*") if p.suffix in (".sh", ".sbatch")]
+    command = [str(SHELLCHECK), "--shell=bash", "--norc", *scripts]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    assert told.stdout == ""
+
+
+def test_the_compose_specification_takes_the_files(plans: Plans, tmp_path: Path, wheels: Path) -> None:
+    found = sorted(wheels.glob("docker_compose-1.29*.whl"))
+    if not found:
+        pytest.skip("no docker-compose 1.29 wheel, which holds the specification's schema")
+    schema = json.loads(zipfile.ZipFile(found[0]).read("compose/config/compose_spec.json"))
+    for name, stack in (("wide", "vllm"), ("phases", "sglang"), ("rocm", "vllm")):
+        output = written(plans(name), stack, tmp_path / name, checkpoint="/models/m")
+        for path in output.glob("compose/*.yaml"):
+            jsonschema.Draft7Validator(schema).validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 # Refusals ---------------------------------------------------------------------------------------
