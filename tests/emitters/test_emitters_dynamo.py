@@ -256,7 +256,7 @@ def test_no_image_build_or_name_breaks_out(plans: Plans, tmp_path: Path, text: s
 
 
 def test_a_namespace_that_is_none_is_refused(plans: Plans, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"at \$\.metadata\.namespace"):
+    with pytest.raises(JobError, match=r"--namespace .* is no name of Kubernetes\. Write lower-case letters"):
         deployed(plans("colocated"), tmp_path / "out", namespace="a\n---")
 
 

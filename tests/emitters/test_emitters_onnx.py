@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from jobs import tiny_job
 
-from disaggc.backends.emitters import Settings, emit
-from disaggc.backends.emitters.device_annotations import check_annotations, devices_of
+from disaggc.backends.emitters import Order, Settings, emit
+from disaggc.backends.emitters.device_annotations import check_annotations
+from disaggc.backends.emitters.op_table import Placed
+from disaggc.backends.emitters.source_model import planned_form
+from disaggc.compiler import compile_job
 from disaggc.errors import GraphError, ModelError, PlanError
+from disaggc.frontends import open_model, unfused
+from disaggc.ir import Phase
 from disaggc.plans import open_plan
 from disaggc.runtime.engine import InferenceSession, SessionOptions
+from disaggc.targets import load_library
 
 from .conftest import MODELS, MOE
 
@@ -26,6 +34,18 @@ def annotated(folder: Path, output: Path) -> tuple[Path, onnx.ModelProto]:
     emit(folder, "onnx", output)
     path = output / open_plan(folder).model.file
     return path, onnx.load(path, load_external_data=False)
+
+
+def devices_of(model: onnx.ModelProto, name: str) -> dict[str, str]:
+    """Tensor to the device that a configuration places it on."""
+    configuration = next(c for c in model.configuration if c.name == name)
+    return {
+        spec.tensor_name: configuration.device[spec.device[0]]
+        for node in model.graph.node
+        for noted in node.device_configurations
+        if noted.configuration_id == name
+        for spec in noted.sharding_spec
+    }
 
 
 def run(path: Path) -> list[Any]:
@@ -106,6 +126,46 @@ def test_external_weights_are_copied_for_the_checkers_sake(plans: Plans, tmp_pat
     data = path.with_name("model.onnx.data")
     assert data.stat().st_nlink == 1
     assert data.read_bytes() == (MODELS / "llama.int4" / "model.onnx.data").read_bytes()
+
+
+def _ops(model: onnx.ModelProto) -> list[Placed]:
+    return [
+        Placed(Phase.DECODE, i, node.op_type, None, "ffn", "one", 0)
+        for i, node in enumerate(model.graph.node)
+    ]
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_the_form_that_was_planned_is_annotated(
+    plans: Plans, runnable: Callable[[str], Path], split: bool
+) -> None:
+    """A plan may be of the model with its fused norms split; the table of ops tells."""
+    path = runnable("genai.llama.int4")
+    source = open_model(path)
+    other = unfused(source)
+    assert other is not None
+    wanted = other if split else source
+    plan = open_plan(plans("colocated"))
+    order = Order(plan, plans("colocated"), path.parent, load_library())
+    assert planned_form(order, _ops(wanted)) == wanted
+
+
+def test_a_table_of_another_model_is_refused(plans: Plans) -> None:
+    order = Order(open_plan(plans("colocated")), plans("colocated"), MODELS / "llama.int4", load_library())
+    with pytest.raises(PlanError, match=r"does not fit the model\. Compile the plan again"):
+        planned_form(order, _ops(open_model(MODELS / MOE)))
+
+
+def test_a_decomposed_graph_flows_from_stage_to_stage(
+    skeleton: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Attention on one pool, the rest on another, and weights that are not there."""
+    job = tiny_job()
+    path = skeleton("llama.dynamo.op18")
+    compile_job(replace(job, model=replace(job.model, onnx=path.name)), path.parent, tmp_path / "plan")
+    written = emit(tmp_path / "plan", "onnx", tmp_path / "out")
+    check_annotations(onnx.load(tmp_path / "out" / path.name, load_external_data=False))
+    assert any("put them there" in note for note in written.notes)
 
 
 # The validator ----------------------------------------------------------------------------------

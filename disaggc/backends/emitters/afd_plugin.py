@@ -16,6 +16,7 @@ from disaggc.backends.emitters.engine_arguments import vllm_arguments, vllm_tran
 from disaggc.backends.emitters.order import Order, Written, write_texts
 from disaggc.backends.emitters.rank_map import ATTENTION, FFN, RankMap, Side, rank_map
 from disaggc.backends.emitters.serving import (
+    CUT_ITSELF,
     DECODE,
     PREFILL,
     Engine,
@@ -92,12 +93,16 @@ def _sides(order: Order, shape: Shape) -> tuple[Pool, Pool]:
         if not is_nvidia_gpu(device):
             raise PlanError(
                 f"{name}: pool '{pool.name}' is of {device.vendor} {device.name}, no CUDA device. Use "
-                f"--backend dynamo for LPX racks; onnx, ort-package or ort-genai writes the cut itself."
+                f"--backend dynamo for LPX racks; {CUT_ITSELF}"
             )
         if pool.parallelism.pp > 1:
-            raise PlanError(f"{name}: pool '{pool.name}' is a pipeline of {pool.parallelism.pp} stages.")
+            raise PlanError(
+                f"{name}: pool '{pool.name}' is a pipeline of {pool.parallelism.pp} stages. {CUT_ITSELF}"
+            )
     if Role.EXPERTS.value not in roles_on(order.plan.decode, ffn.name):
-        raise PlanError(f"{name}: the plugin cuts at the experts, and the model has none on '{ffn.name}'.")
+        raise PlanError(
+            f"{name}: the plugin cuts at the experts, and the model has none on '{ffn.name}'. {CUT_ITSELF}"
+        )
     return attention, ffn
 
 
@@ -192,7 +197,7 @@ def _prefill_pool(order: Order, shape: Shape, attention: Pool, ffn: Pool) -> Poo
     if not is_nvidia_gpu(order.system(pool).device):
         raise PlanError(
             f"Backend 'afd-plugin' cannot express this plan ({order.plan.mode}): it prefills on "
-            f"'{pool.name}', no CUDA device. --backend onnx, ort-package or ort-genai writes the cut itself."
+            f"'{pool.name}', no CUDA device. {CUT_ITSELF}"
         )
     return pool
 

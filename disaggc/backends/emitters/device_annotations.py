@@ -6,7 +6,7 @@ looks at none of it: unknown configurations, devices and tensors all pass. ``che
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx
 
@@ -122,15 +122,3 @@ def _check_stages(model: onnx.ModelProto, name: str) -> None:
 
 def _stage(notes: Iterable[onnx.NodeDeviceConfigurationProto], name: str) -> int:
     return next(noted.pipeline_stage for noted in notes if noted.configuration_id == name)
-
-
-def devices_of(model: onnx.ModelProto, name: str) -> Mapping[str, str]:
-    """Tensor to the device that a configuration places it on."""
-    configuration = next(c for c in model.configuration if c.name == name)
-    return {
-        spec.tensor_name: configuration.device[spec.device[0]]
-        for node in model.graph.node
-        for noted in node.device_configurations
-        if noted.configuration_id == name
-        for spec in noted.sharding_spec
-    }

@@ -136,10 +136,10 @@ def _values(
 ) -> dict[str, object]:
     checkpoint = served_checkpoint(order)
     image = order.settings.image or IMAGES[framework]
-    component = partial(_component, order.plan, framework, checkpoint, disaggregated=lpx is not None)
+    component = partial(_component, order.plan, framework, checkpoint, feeds_lpx=lpx is not None)
     return {
         "name": deployment_name(order),
-        "namespace": order.settings.namespace,
+        "namespace": _namespace(order),
         "checkpoint": verbatim(checkpoint),
         "image": image,
         "runtime_version": None if _VERSIONED.search(image) else RELEASE,
@@ -149,8 +149,17 @@ def _values(
     }
 
 
+def _namespace(order: Order) -> str | None:
+    name = order.settings.namespace
+    if name is not None and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        raise JobError(
+            f"--namespace {name!r} is no name of Kubernetes. Write lower-case letters, digits and dashes."
+        )
+    return name
+
+
 def _component(
-    plan: Plan, framework: str, checkpoint: str, engine: Engine, *, disaggregated: bool
+    plan: Plan, framework: str, checkpoint: str, engine: Engine, *, feeds_lpx: bool
 ) -> dict[str, object]:
     """One component of GPUs, as the template names its parts."""
     role = engine.role
@@ -159,7 +168,7 @@ def _component(
     if framework == "vllm" and role != AGGREGATED:
         arguments += ["--disaggregation-mode", role]
     arguments += TRANSFERS[framework](engine)
-    environment = {"VLLM_KV_CACHE_LAYOUT": "HND"} if disaggregated and framework == "vllm" else {}
+    environment = {"VLLM_KV_CACHE_LAYOUT": "HND"} if feeds_lpx and framework == "vllm" else {}
     return {
         "name": COMPONENT_TYPES.get(role, role),
         "type": COMPONENT_TYPES.get(role, role),

@@ -12,7 +12,14 @@ from math import gcd
 
 from disaggc.backends.emitters.op_table import Placed, layers_by_role, ranges
 from disaggc.backends.emitters.order import Order
-from disaggc.backends.emitters.serving import Shape, is_lpx, is_nvidia_gpu, roles_on, served_checkpoint
+from disaggc.backends.emitters.serving import (
+    CUT_ITSELF,
+    Shape,
+    is_lpx,
+    is_nvidia_gpu,
+    roles_on,
+    served_checkpoint,
+)
 from disaggc.errors import PlanError
 from disaggc.ir import Phase, Role
 from disaggc.placement.modes import FEED_FORWARD
@@ -126,10 +133,7 @@ def _shared(order: Order, gpus: Pool, needed: int) -> tuple[str, ...]:
 
 
 def _refused(order: Order, why: str) -> PlanError:
-    return PlanError(
-        f"Backend 'dynamo' cannot express this plan ({order.plan.mode}): it {why}. "
-        f"--backend onnx, ort-package or ort-genai writes the cut itself."
-    )
+    return PlanError(f"Backend 'dynamo' cannot express this plan ({order.plan.mode}): it {why}. {CUT_ITSELF}")
 
 
 def build_contents(order: Order, engine: LpxEngine, ops: tuple[Placed, ...]) -> dict[str, object]:

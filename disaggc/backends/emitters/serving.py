@@ -152,15 +152,18 @@ def engines_of(order: Order) -> tuple[Engine, ...]:
     )
 
 
+CUT_ITSELF = "--backend onnx, ort-package or ort-genai writes the cut itself."
+"""The cure where no serving stack has words for a plan."""
+
+
 def who_divides(order: Order, shape: Shape) -> str:
     """Which backends can express a plan that divides a phase, as a sentence."""
     devices = [order.system(order.pool(name)).device for name in shape.decode]
-    graph = "--backend onnx, ort-package or ort-genai writes the cut itself."
     if any(map(is_lpx, devices)):
-        return f"Use --backend dynamo, which has LPX components; {graph}"
+        return f"Use --backend dynamo, which has LPX components; {CUT_ITSELF}"
     if all(map(is_nvidia_gpu, devices)):
-        return f"Use --backend afd-plugin, which divides attention and experts between GPUs; {graph}"
-    return f"No serving stack that disaggc knows does that on these systems; {graph}"
+        return f"Use --backend afd-plugin, which divides attention and experts between GPUs; {CUT_ITSELF}"
+    return f"No serving stack that disaggc knows does that on these systems; {CUT_ITSELF}"
 
 
 def engine_on(order: Order, pool_name: str, role: str) -> Engine:
