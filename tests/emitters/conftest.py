@@ -13,34 +13,56 @@ from jobs import EXAMPLES, small_job, tiny_plan
 
 from disaggc.compiler import compile_job
 
+from .shapes import by_phase, experts_apart, on_one_pool
+
 MODELS = EXAMPLES / "models"
 LLAMA, MOE = "llama.int4/model.onnx", "qwen3_moe.gqa_moe.onnx"
 
 JOBS = {
-    "colocated": (LLAMA, {"h100-x8": 2}),
-    "wide": (MOE, {"h100-x8": 2}),
-    "rocm": (MOE, {"mi300x-x8": 1}),
-    "phases": (LLAMA, {"h20-x8": 1, "l40s-x8": 1}),
-    "experts": (MOE, {"h20-x8": 1, "l40s-x8": 1}),
+    "llama": (LLAMA, {"h100-x8": 2}),
+    "moe": (MOE, {"h100-x8": 2}),
     "lpx": (LLAMA, {"groq3-lpx": 1}),
 }
-"""Name to model and fleet; 'wide' spreads experts over two nodes, 'experts' has them on their own pool."""
+"""Name to model and fleet: one system each, so that there is one mode."""
+
+SHAPES: dict[str, tuple[str, Callable[[Path, Path], Path]]] = {
+    "colocated": ("llama", lambda plan, target: on_one_pool(plan, target, "h100-x8", 16)),
+    "wide": ("moe", lambda plan, target: on_one_pool(plan, target, "h100-x8", 16)),
+    "rocm": ("moe", lambda plan, target: on_one_pool(plan, target, "mi300x-x8", 8)),
+    "phases": ("llama", by_phase),
+    "experts": ("moe", experts_apart),
+}
+"""Name to the compiled plan that it is made from; 'wide' spreads experts over two nodes."""
 
 
 @pytest.fixture(scope="session")
-def plans(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Name in ``JOBS``, or 'tiny', to a plan folder; not to be changed."""
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Name in ``JOBS``, or 'tiny', to a plan folder as the compiler wrote it; not to be changed."""
 
     @functools.cache
-    def compiled(name: str) -> Path:
+    def compile_once(name: str) -> Path:
         if name == "tiny":
             return tiny_plan(tmp_path_factory.getbasetemp())
-        folder = tmp_path_factory.mktemp("plans") / name
+        folder = tmp_path_factory.mktemp("compiled") / name
         model, fleet = JOBS[name]
         compile_job(small_job(model, fleet, 64), MODELS, folder)
         return folder
 
-    return compiled
+    return compile_once
+
+
+@pytest.fixture(scope="session")
+def plans(compiled: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Name in ``SHAPES`` or ``JOBS``, or 'tiny', to a plan folder; not to be changed."""
+
+    @functools.cache
+    def made(name: str) -> Path:
+        if name not in SHAPES:
+            return compiled(name)
+        origin, make = SHAPES[name]
+        return make(compiled(origin), tmp_path_factory.mktemp("plans") / name)
+
+    return made
 
 
 @pytest.fixture(scope="session")

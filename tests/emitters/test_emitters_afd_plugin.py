@@ -19,8 +19,8 @@ from disaggc.errors import JobError, PlanError
 from disaggc.plans import Parallelism, open_plan
 
 from .hostile import RECORD, TEXTS, bash, calls, needs_bash, stub
+from .shapes import rewritten
 from .stacks import accepted
-from .test_emitters_dynamo import rewritten
 from .test_emitters_launching import SHELLCHECK
 
 Plans = Callable[[str], Path]

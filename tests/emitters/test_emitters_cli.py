@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from disaggc import cli
 from disaggc.backends.catalogue import BACKENDS
@@ -130,43 +128,6 @@ def test_every_backend_takes_settings_that_the_command_has(
     told = capsys.readouterr().out
     assert all(flag(name) in told for name in takes)
     assert f"  {backend} " in told
-
-
-def test_a_fleet_is_a_folder_for_each_deployment(plans: Plans, tmp_path: Path) -> None:
-    fleet = tmp_path / "fleet"
-    fleet.mkdir()
-    (fleet / "plan.json").write_text('{"format": "disaggc.fleet", "version": 1}')
-    for name, plan in (("free", "colocated"), ("premium", "phases")):
-        shutil.copytree(plans(plan), fleet / "deployments" / name)
-    out = tmp_path / "out"
-    assert cli.main(command(fleet, "dynamo", out, "--checkpoint", "a/b", "--name", "chat")) == 0
-    names = {d: yaml.safe_load((out / d / "deployment.yaml").read_text())["metadata"]["name"] for d in TIERS}
-    assert names == {"free": "chat-free", "premium": "chat-premium"}
-    long = command(fleet, "dynamo", tmp_path / "long", "--checkpoint", "a/b", "--name", "x" * 80)
-    assert cli.main(long) == 0
-    text = "".join((tmp_path / "long" / d / "deployment.yaml").read_text() for d in TIERS)
-    assert all(f'x-{tier}"' in text for tier in TIERS)
-    manifest = json.loads((out / MANIFEST).read_text())
-    assert {"free/deployment.yaml", "premium/deployment.yaml"} <= set(manifest["files"])
-    assert any(note.startswith("free: ") for note in manifest["notes"])
-
-
-TIERS = ("free", "premium")
-
-
-def test_one_deployment_that_cannot_be_expressed_refuses_the_fleet(
-    plans: Plans, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fleet = tmp_path / "fleet"
-    fleet.mkdir()
-    (fleet / "plan.json").write_text('{"format": "disaggc.fleet", "version": 1}')
-    assert cli.main(command(fleet, "vllm", tmp_path / "out", "--checkpoint", "a/b")) == 1
-    assert "has no plan in deployments/" in capsys.readouterr().err
-    for name, plan in (("free", "colocated"), ("premium", "experts")):
-        shutil.copytree(plans(plan), fleet / "deployments" / name)
-    assert cli.main(command(fleet, "vllm", tmp_path / "out", "--checkpoint", "a/b")) == 1
-    assert "Use --backend afd-plugin" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
 
 
 def test_templates_are_shipped_with_the_package() -> None:

@@ -19,6 +19,7 @@ from disaggc.errors import JobError, PlanError
 from disaggc.plans import dump_plan, open_plan
 
 from .hostile import TEXTS
+from .shapes import rewritten
 from .stacks import accepted
 
 Plans = Callable[[str], Path]
@@ -46,17 +47,6 @@ def main_container(component: dict[str, Any]) -> dict[str, Any]:
 def arguments(component: dict[str, Any]) -> list[str]:
     found: list[str] = main_container(component)["args"]
     return found
-
-
-def rewritten(folder: Path, target: Path, **changes: Any) -> Path:
-    """A plan folder with another plan.json over the same files."""
-    plan = open_plan(folder)
-    target.mkdir()
-    for name in ("ops.csv", "model.path"):
-        (target / name).write_bytes((folder / name).read_bytes())
-    changed = replace(plan, files={"ops.csv": plan.files["ops.csv"]}, **changes)
-    (target / "plan.json").write_bytes(dump_plan(changed))
-    return target
 
 
 # What the plan says -----------------------------------------------------------------------------

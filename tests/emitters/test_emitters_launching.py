@@ -23,8 +23,8 @@ from disaggc.errors import JobError, PlanError
 from disaggc.plans import open_plan
 
 from .hostile import BASH, RECORD, TEXTS, bash, calls, needs_bash, stub
+from .shapes import rewritten
 from .stacks import accepted
-from .test_emitters_dynamo import rewritten
 
 Plans = Callable[[str], Path]
 RELEASES = {"vllm": ("vllm-0.31.0", "vllm-0.33.0"), "sglang": ("sglang-0.5.21", "sglang-0.5.23")}

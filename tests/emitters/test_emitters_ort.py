@@ -22,7 +22,7 @@ from disaggc.plans import Plan, StateRef, dump_plan, open_plan
 from disaggc.runtime.engine import InferenceSession
 
 from .conftest import MODELS, MOE
-from .test_emitters_dynamo import rewritten
+from .shapes import rewritten
 
 Plans = Callable[[str], Path]
 PROMPT = (1, 5, 9, 7, 33)
@@ -75,7 +75,7 @@ def moe_feeds(batch: int, new: int) -> dict[str, Any]:
 KINDS = ("key", "value")
 
 
-@pytest.mark.parametrize("name", ["tiny", "experts"])
+@pytest.mark.parametrize("name", ["tiny", "moe"])
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_onnxruntime_runs_a_package_as_it_runs_the_model(
     plans: Plans, tmp_path: Path, name: str, phase: str

@@ -7,15 +7,20 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from jobs import small_job
 
 from disaggc.backends.emitters import Settings, emit
+from disaggc.compiler import compile_job
 from disaggc.plans import Plan, open_plan
+
+from .conftest import LLAMA, MODELS
 
 Plans = Callable[[str], Path]
 Profile = tuple[Plan, dict[str, Any], dict[str, Any]]
@@ -40,27 +45,27 @@ def arrays(folder: Path, phase: str) -> dict[str, Any]:
 
 
 def test_a_prompt_as_planned_takes_the_planned_time_to_first_token(
-    plans: Plans, profiles: Callable[[str], Path]
+    compiled: Plans, profiles: Callable[[str], Path]
 ) -> None:
-    for name in ("colocated", "wide", "phases"):
-        plan, found = open_plan(plans(name)), arrays(profiles(name), "prefill")
+    for name in ("llama", "moe"):
+        plan, found = open_plan(compiled(name)), arrays(profiles(name), "prefill")
         (at,) = np.flatnonzero(found["prefill_isl"] == plan.schedule.input_tokens)
-        # With phases apart, the hand-over of caches comes on top; the optimistic prediction hides it.
         told_us = found["prefill_ttft"][at] * 1e3
         np.testing.assert_allclose(told_us, plan.prediction.ttft_us.optimistic, rtol=1e-6)
 
 
-def test_a_batch_as_planned_takes_the_planned_time_per_token(
-    plans: Plans, profiles: Callable[[str], Path]
-) -> None:
-    """Where no prefill shares the pool: a colocated plan's time per token has its share, a profile not."""
-    plan, found = open_plan(plans("phases")), arrays(profiles("phases"), "decode")
-    decode = next(pool for pool in plan.pools if pool.name == plan.decode.stages[0].pool)
-    requests = plan.schedule.micro_batch * plan.schedule.micro_batches / decode.parallelism.dp
+def test_a_batch_as_planned_takes_the_planned_time_per_token(tmp_path: Path) -> None:
+    """Where prefill takes next to nothing: a plan's time per token has its share, a profile has not."""
+    job = small_job(LLAMA, {"h100-x8": 1}, 64)
+    tier = replace(job.tier[0], input_tokens=16, output_tokens=4000, context_tokens=4096)
+    plan = compile_job(replace(job, tier=(tier,)), MODELS, tmp_path / "plan")
+    emit(tmp_path / "plan", "dynamo", tmp_path / "out", Settings(checkpoint="a/b"))
+    found = arrays(tmp_path / "out", "decode")
+    requests = plan.schedule.micro_batch * plan.schedule.micro_batches / plan.pools[0].parallelism.dp
     context = plan.schedule.input_tokens + plan.schedule.output_tokens // 2
     usage = requests * context / found["max_kv_tokens"][0]
     (at,) = np.flatnonzero((found["y_context_length"] == context) & np.isclose(found["x_kv_usage"], usage))
-    np.testing.assert_allclose(found["z_itl"][at] * 1e3, plan.prediction.tpot_us.conservative, rtol=1e-6)
+    np.testing.assert_allclose(found["z_itl"][at] * 1e3, plan.prediction.tpot_us.conservative, rtol=5e-3)
 
 
 def test_longer_prompts_and_fuller_caches_take_longer(profiles: Callable[[str], Path]) -> None:
@@ -73,9 +78,9 @@ def test_longer_prompts_and_fuller_caches_take_longer(profiles: Callable[[str], 
 
 
 def test_caches_of_an_engine_hold_at_least_what_was_planned(
-    plans: Plans, profiles: Callable[[str], Path]
+    compiled: Plans, profiles: Callable[[str], Path]
 ) -> None:
-    plan, found = open_plan(plans("wide")), arrays(profiles("wide"), "decode")
+    plan, found = open_plan(compiled("moe")), arrays(profiles("moe"), "decode")
     planned = plan.schedule.micro_batch * plan.schedule.micro_batches * plan.schedule.context_tokens
     assert found["max_kv_tokens"][0] >= planned
 

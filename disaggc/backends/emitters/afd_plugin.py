@@ -205,6 +205,8 @@ def _prefill_pool(order: Order, shape: Shape, attention: Pool, ffn: Pool) -> Poo
 def _deviations(order: Order, shape: Shape, attention: Pool, ffn: Pool) -> tuple[str, ...]:
     """Where the plugin's ranks do other things than the plan has them do."""
     notes = ["The plugin runs DeepSeek V2, V3 and V3.2 on vLLM 0.26.0; across nodes it is not verified."]
+    if order.copies > 1:
+        notes.append(f"The fleet has {order.copies} of these: start each with an AFD_HOST of its own.")
     for name in shape.decode:
         allowed = _ON_FFN if name == ffn.name else ()
         moved = [role for role in roles_on(order.plan.decode, name) if role not in allowed]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,14 +16,14 @@ from disaggc.backends.emitters.serving import LABEL_LENGTH, slug
 from disaggc.backends.plan_folder import fresh_folder
 from disaggc.errors import PlanError
 from disaggc.frontends import sha256
-from disaggc.plans import open_plan
+from disaggc.plans import FleetPlan, ReplicaPlan, is_fleet, open_fleet, open_plan
 from disaggc.targets import Library, load_library
 
 MANIFEST = "emitted.json"
 """What was written, from which plan; by it ``--force`` knows a folder that it may replace."""
 
-FLEET = "disaggc.fleet"
-"""The format of a folder that holds a plan folder for each of several deployments."""
+EXACT = 1e-9
+"""What a share of replicas may be off by in floating point before it is rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,7 @@ def emit(
     check_settings(backend, chosen, settings)
     machines = load_library(library)
     with fresh_folder(output, force, "deployment", MANIFEST) as fresh:
-        written = {}
-        for name, plan_folder in deployments(folder).items():
-            own = settings if not name else _named(settings, name, plan_folder)
-            target = fresh / name
-            target.mkdir(exist_ok=True)
-            written[name] = _emit_plan(chosen, plan_folder, target, own, machines)
+        written = {d.name: _emit_plan(chosen, d, fresh, settings, machines) for d in deployments(folder)}
         notes = tuple(dict.fromkeys(f"{n}: {x}" if n else x for n, w in written.items() for x in w.notes))
         files = _files(fresh)
         _write_manifest(fresh, backend, folder, notes, files)
@@ -84,39 +81,87 @@ def emit(
     return Emitted(backend, output, tuple(files), notes, "; ".join(starts))
 
 
-def deployments(folder: Path) -> dict[str, Path]:
-    """The plan folders of a fleet by name; a plan folder itself, under no name, if it is none.
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A plan folder to be written out.
+
+    Attributes:
+        name: In its fleet; '' for a plan by itself.
+        folder: The plan folder, of one replica.
+        copies: Replicas of it.
+        prefill_copies: Replicas of its prefill, where that is apart.
+        notes: What a fleet says and its deployments cannot.
+    """
+
+    name: str
+    folder: Path
+    copies: int = 1
+    prefill_copies: int = 1
+    notes: tuple[str, ...] = ()
+
+
+def deployments(folder: Path) -> tuple[Deployment, ...]:
+    """What is in a folder: a plan, or those of a fleet.
 
     Raises:
-        PlanError: A fleet has none.
+        PlanError: There is no plan, or a fleet has none that decodes.
     """
-    if not _is_fleet(folder):
-        return {"": folder}
-    found = {path.parent.name: path.parent for path in sorted(folder.glob("deployments/*/plan.json"))}
+    if not is_fleet(folder):
+        return (Deployment("", folder),)
+    fleet = open_fleet(folder)
+    found = tuple(_deployment(fleet, replica, folder) for replica in fleet.replicas if replica.plan)
     if not found:
-        raise PlanError(f"Fleet '{folder}' has no plan in deployments/. Compile it again.")
+        raise PlanError(f"Fleet '{folder}' runs nothing, so there is nothing to write.")
     return found
 
 
-def _is_fleet(folder: Path) -> bool:
-    """Whether plan.json is of a fleet; whatever else is wrong with it, ``open_plan`` tells better."""
-    try:
-        data = json.loads((folder / "plan.json").read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(data, dict) and data.get("format") == FLEET
+def _deployment(fleet: FleetPlan, replica: ReplicaPlan, folder: Path) -> Deployment:
+    """One kind of replica, with its share of those that prefill for its tier, rounded up."""
+    stream = (replica.tier, replica.home)
+    prefill = [r for r in fleet.replicas if r.form == "prefill" and (r.tier, r.home) == stream]
+    decode = [r for r in fleet.replicas if r.form == "decode" and (r.tier, r.home) == stream]
+    total = sum(r.planned_requests_per_s for r in decode)
+    share = replica.planned_requests_per_s / total if total else 1.0
+    copies = math.ceil(share * sum(r.replicas for r in prefill) - EXACT) if prefill else 1
+    notes = _fleet_notes(replica, prefill, decode)
+    return Deployment(replica.name, folder / replica.plan, replica.replicas, max(1, copies), notes)
 
 
-def _named(settings: Settings, name: str, folder: Path) -> Settings:
+def _fleet_notes(
+    replica: ReplicaPlan, prefill: Sequence[ReplicaPlan], decode: Sequence[ReplicaPlan]
+) -> tuple[str, ...]:
+    """What of a replica, of those that prefill for it and of its equals, its own plan folder cannot say."""
+    notes = [
+        f"Its drafter, on {group.devices} devices of {group.system}, is not written: add it to the engine."
+        for group in replica.groups
+        if group.part == "drafter"
+    ]
+    if len(prefill) > 1:
+        notes.append("Prefill replicas are of several shapes in the fleet's plan; all are written as one.")
+    if prefill and len(decode) > 1:
+        notes.append("Prefill replicas serve several kinds that decode: each has its share, rounded up.")
+    return tuple(notes)
+
+
+def _named(settings: Settings, deployment: Deployment) -> Settings:
     """Settings under which deployments of a fleet do not get the same name."""
-    own = settings.name or open_plan(folder).model.name
-    room = LABEL_LENGTH - len(slug(name)) - 1
-    return replace(settings, name=f"{slug(own)[: max(room, 1)]}-{name}")
+    if not deployment.name:
+        return settings
+    own = settings.name or open_plan(deployment.folder).model.name
+    room = LABEL_LENGTH - len(slug(deployment.name)) - 1
+    return replace(settings, name=f"{slug(own)[: max(room, 1)]}-{deployment.name}")
 
 
-def _emit_plan(chosen: Emitter, folder: Path, target: Path, settings: Settings, machines: Library) -> Written:
-    plan, model_folder = open_plan(folder), _model_folder(folder, settings)
-    return chosen.emit(Order(plan, folder, model_folder, machines, settings), target)
+def _emit_plan(
+    chosen: Emitter, deployment: Deployment, fresh: Path, settings: Settings, machines: Library
+) -> Written:
+    folder, target = deployment.folder, fresh / deployment.name
+    target.mkdir(exist_ok=True)
+    own = _named(settings, deployment)
+    plan, model_folder = open_plan(folder), _model_folder(folder, own)
+    order = Order(plan, folder, model_folder, machines, own, deployment.copies, deployment.prefill_copies)
+    written = chosen.emit(order, target)
+    return Written((*written.notes, *deployment.notes), written.start)
 
 
 def _write_manifest(

@@ -79,7 +79,13 @@ def lpx_engine(order: Order, shape: Shape) -> LpxEngine:
     replicas = lpus[0].parallelism.dp if gpus is None else gcd(lpus[0].parallelism.dp, gpus.parallelism.dp)
     conductor_gpus, more = _conductor(order, gpus, replicas)
     return LpxEngine(
-        lpus[0], gpus, replicas, lpus[0].devices // replicas, conductor_gpus, prefill, (*notes, *more)
+        pool=lpus[0],
+        gpus=gpus,
+        replicas=replicas * order.copies,
+        lpus=lpus[0].devices // replicas,
+        conductor_gpus=conductor_gpus,
+        prefill_pool=prefill,
+        notes=(*notes, *more),
     )
 
 

@@ -73,6 +73,8 @@ class Order:
         model_folder: Where the model and its weights lie.
         library: Declared machines.
         settings: What the plan does not know.
+        copies: Replicas of the plan, in a fleet.
+        prefill_copies: Replicas of its prefill, where that is apart.
     """
 
     plan: Plan
@@ -80,6 +82,8 @@ class Order:
     model_folder: Path
     library: Library
     settings: Settings = field(default_factory=Settings)
+    copies: int = 1
+    prefill_copies: int = 1
 
     def pool(self, name: str) -> Pool:
         """The pool of this name.

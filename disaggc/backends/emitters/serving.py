@@ -175,6 +175,7 @@ def engine_on(order: Order, pool_name: str, role: str) -> Engine:
     system, degrees = order.system(pool), pool.parallelism
     experts = _has_experts(plan) and degrees.ep > 1
     dp, replicas = (degrees.dp, 1) if experts else (1, degrees.dp)
+    replicas *= order.prefill_copies if role == PREFILL else order.copies
     in_flight = plan.schedule.micro_batch * plan.schedule.micro_batches
     limit = order.settings.node_devices or system.devices_per_node
     memory = pool.memory
