@@ -550,6 +550,13 @@ def _add_emit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder to write")
     parser.add_argument("--force", action="store_true", help="replace a folder that was emitted before")
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--deployment",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of a fleet this one; repeatable",
+    )
     more = parser.add_argument_group("what a plan does not know; each backend takes some")
     more.add_argument("--checkpoint", metavar="NAME|PATH", help="the model that the stack loads")
     more.add_argument("--name", help="of the deployment; default: the model's")
@@ -576,6 +583,7 @@ def _emit(options: argparse.Namespace, screen: report.Screen) -> int:
         options.backend,
         options.output,
         settings,
+        only=options.deployment,
         force=options.force,
         library=options.library,
     )

@@ -16,7 +16,7 @@ import yaml
 from disaggc.backends.emitters import MANIFEST, Settings, emit
 from disaggc.backends.emitters.emitting import deployments
 from disaggc.compiler import compile_fleet
-from disaggc.errors import PlanError
+from disaggc.errors import JobError, PlanError
 from disaggc.plans import (
     FleetPlan,
     GroupPlan,
@@ -145,9 +145,22 @@ def test_one_deployment_that_cannot_be_expressed_refuses_the_fleet(
     replicas = (_replica("a", "whole", 1, 1.0, "a"), _replica("b", "whole", 1, 1.0, "b"))
     both = {"a": plans("colocated"), "b": plans("experts")}
     folder = rewritten(fleet, tmp_path / "fleet", both, replicas)
-    with pytest.raises(PlanError, match="Use --backend afd-plugin"):
+    with pytest.raises(
+        PlanError, match=r"Deployment 'b': .*Use --backend afd-plugin.*with --deployment NAME"
+    ):
         emit(folder, "vllm", tmp_path / "out", Settings(checkpoint="a/b"))
     assert not (tmp_path / "out").exists()
+    emit(folder, "vllm", tmp_path / "out", Settings(checkpoint="a/b"), only=["a"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "emitted.json"]
+
+
+def test_a_deployment_that_is_none_is_refused(fleet: Path, plans: Plans, tmp_path: Path) -> None:
+    with pytest.raises(
+        JobError, match=r"--deployment 'fre-1': there is none of this name\. Did you mean 'free-1'"
+    ):
+        emit(fleet, "vllm", tmp_path / "out", Settings(checkpoint="a/b"), only=["fre-1"])
+    with pytest.raises(JobError, match="The folder is of one plan; leave it out"):
+        emit(plans("colocated"), "vllm", tmp_path / "out", Settings(checkpoint="a/b"), only=["x"])
 
 
 def test_a_fleet_that_runs_nothing_is_refused(fleet: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from disaggc.backends.emitters.order import Emitter, Order, Settings, Written, c
 from disaggc.backends.emitters.registry import emitter
 from disaggc.backends.emitters.serving import LABEL_LENGTH, slug
 from disaggc.backends.plan_folder import fresh_folder
-from disaggc.errors import PlanError
+from disaggc.errors import JobError, PlanError, nearest
 from disaggc.frontends import sha256
 from disaggc.plans import FleetPlan, ReplicaPlan, is_fleet, open_fleet, open_plan
 from disaggc.targets import Library, load_library
@@ -51,6 +51,7 @@ def emit(
     output: Path,
     settings: Settings | None = None,
     *,
+    only: Sequence[str] = (),
     force: bool = False,
     library: Path | None = None,
 ) -> Emitted:
@@ -61,6 +62,7 @@ def emit(
         backend: One of ``BACKENDS``.
         output: The folder to write; it appears whole or not at all.
         settings: What the plan does not know.
+        only: Of a fleet these deployments alone; all of them if none is named.
         force: Replace a folder that was emitted before.
         library: The user's own declarations, if the plan was compiled with them.
 
@@ -73,7 +75,8 @@ def emit(
     check_settings(backend, chosen, settings)
     machines = load_library(library)
     with fresh_folder(output, force, "deployment", MANIFEST) as fresh:
-        written = {d.name: _emit_plan(chosen, d, fresh, settings, machines) for d in deployments(folder)}
+        wanted = _selected(deployments(folder), only)
+        written = {d.name: _emit_plan(chosen, d, fresh, settings, machines) for d in wanted}
         notes = tuple(dict.fromkeys(f"{n}: {x}" if n else x for n, w in written.items() for x in w.notes))
         files = _files(fresh)
         _write_manifest(fresh, backend, folder, notes, files)
@@ -113,6 +116,20 @@ def deployments(folder: Path) -> tuple[Deployment, ...]:
     if not found:
         raise PlanError(f"Fleet '{folder}' runs nothing, so there is nothing to write.")
     return found
+
+
+def _selected(found: Sequence[Deployment], only: Sequence[str]) -> tuple[Deployment, ...]:
+    """Those that were named.
+
+    Raises:
+        JobError: There is none of this name.
+    """
+    names = [deployment.name for deployment in found]
+    for name in only:
+        if name not in names:
+            known = nearest(name, names) if any(names) else " The folder is of one plan; leave it out."
+            raise JobError(f"--deployment '{name}': there is none of this name.{known}")
+    return tuple(deployment for deployment in found if not only or deployment.name in only)
 
 
 def _deployment(fleet: FleetPlan, replica: ReplicaPlan, folder: Path) -> Deployment:
@@ -160,7 +177,13 @@ def _emit_plan(
     own = _named(settings, deployment)
     plan, model_folder = open_plan(folder), _model_folder(folder, own)
     order = Order(plan, folder, model_folder, machines, own, deployment.copies, deployment.prefill_copies)
-    written = chosen.emit(order, target)
+    try:
+        written = chosen.emit(order, target)
+    except (JobError, PlanError) as error:
+        if not deployment.name:
+            raise
+        others = "Write the others with --deployment NAME."
+        raise type(error)(f"Deployment '{deployment.name}': {error} {others}") from error
     return Written((*written.notes, *deployment.notes), written.start)
 
 
