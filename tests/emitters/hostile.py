@@ -37,6 +37,9 @@ TEXTS = (
     "",
 )
 
+NAMES = tuple(text for text in TEXTS if text and not text.startswith("-"))
+"""Those that a model can be called; one that begins with a dash is refused."""
+
 BASH = shutil.which("bash")
 needs_bash = pytest.mark.skipif(BASH is None, reason="no bash here")
 

@@ -18,7 +18,7 @@ from disaggc.backends.emitters.rank_map import Rank, RankMap, Side, check_rank_m
 from disaggc.errors import JobError, PlanError
 from disaggc.plans import Parallelism, open_plan
 
-from .hostile import RECORD, TEXTS, bash, calls, needs_bash, stub
+from .hostile import NAMES, RECORD, bash, calls, needs_bash, stub
 from .shapes import rewritten
 from .stacks import accepted
 from .test_emitters_launching import SHELLCHECK
@@ -171,7 +171,7 @@ def test_shellcheck_finds_nothing(plans: Plans, tmp_path: Path) -> None:
 
 @needs_bash
 def test_no_checkpoint_breaks_out_of_a_script(plans: Plans, tmp_path: Path) -> None:
-    for text in TEXTS[2:6]:
+    for text in NAMES[2:6]:
         output = written(plans("experts"), tmp_path / "out", checkpoint=text)
         stub(output, "vllm", RECORD)
         bash(output / "ffn.sh", output, {"RECORD": str(output / "record")})

@@ -18,7 +18,7 @@ from disaggc.backends.emitters.dynamo import check_deployment
 from disaggc.errors import JobError, PlanError
 from disaggc.plans import dump_plan, open_plan
 
-from .hostile import TEXTS
+from .hostile import NAMES
 from .shapes import rewritten
 from .stacks import accepted
 
@@ -224,7 +224,7 @@ def test_a_cache_format_that_the_engine_has_not_is_refused(plans: Plans, tmp_pat
 # Quoting ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", [text for text in TEXTS if text])
+@pytest.mark.parametrize("text", NAMES)
 def test_no_checkpoint_breaks_out_of_the_manifest(plans: Plans, tmp_path: Path, text: str) -> None:
     manifest = deployed(plans("colocated"), tmp_path / "out", checkpoint=text)
     assert len(manifest["spec"]["components"]) == 2
@@ -233,7 +233,7 @@ def test_no_checkpoint_breaks_out_of_the_manifest(plans: Plans, tmp_path: Path, 
     assert main_container(components(manifest)["worker"])["command"] == ["python3", "-m", "dynamo.vllm"]
 
 
-@pytest.mark.parametrize("text", TEXTS[::3])
+@pytest.mark.parametrize("text", NAMES[::3])
 def test_no_image_build_or_name_breaks_out(plans: Plans, tmp_path: Path, text: str) -> None:
     settings = {"build_id": text, "lpu_image": text, "name": text, "checkpoint": text}
     manifest = deployed(plans("lpx"), tmp_path / "out", **settings)

@@ -22,7 +22,7 @@ from disaggc.backends.emitters.registry import emitter
 from disaggc.errors import JobError, PlanError
 from disaggc.plans import open_plan
 
-from .hostile import BASH, RECORD, TEXTS, bash, calls, needs_bash, stub
+from .hostile import BASH, NAMES, RECORD, bash, calls, needs_bash, stub
 from .shapes import rewritten
 from .stacks import accepted
 
@@ -239,14 +239,14 @@ def test_a_checkpoint_on_disk_is_mounted(plans: Plans, tmp_path: Path) -> None:
 @needs_bash
 @pytest.mark.parametrize("stack", STACKS)
 def test_no_checkpoint_breaks_out_of_a_script(plans: Plans, tmp_path: Path, stack: str) -> None:
-    for text in TEXTS[:20:2]:
+    for text in NAMES[:20:2]:
         output = written(plans("colocated"), stack, tmp_path / "out", checkpoint=text)
         own = started(output, "launch/aggregated.sh")
         assert own.count(text) >= 2 and value(own, "--served-model-name") == text
         assert not (output / "owned").exists()
 
 
-@pytest.mark.parametrize("text", TEXTS[1::4])
+@pytest.mark.parametrize("text", NAMES[1::4])
 def test_no_name_or_image_breaks_out_of_the_files(plans: Plans, tmp_path: Path, text: str) -> None:
     output = written(plans("phases"), "vllm", tmp_path / "out", name=text, image=text, checkpoint=text)
     for path in output.glob("compose/*.yaml"):
@@ -301,6 +301,15 @@ def test_the_compose_specification_takes_the_files(plans: Plans, tmp_path: Path,
 def test_a_stack_without_checkpoint_asks_for_one(plans: Plans, tmp_path: Path, stack: str) -> None:
     with pytest.raises(JobError, match=r"not the ONNX file\. Add --checkpoint"):
         written(plans("colocated"), stack, tmp_path / "out", checkpoint=None)
+
+
+@pytest.mark.parametrize("text", ["-n", "--trust-remote-code", "- x"])
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_checkpoint_that_reads_as_an_option_is_refused(
+    plans: Plans, tmp_path: Path, stack: str, text: str
+) -> None:
+    with pytest.raises(JobError, match="would be read as an option"):
+        written(plans("colocated"), stack, tmp_path / "out", checkpoint=text)
 
 
 @pytest.mark.parametrize("stack", STACKS)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from disaggc.backends.emitters.order import Order
-from disaggc.errors import PlanError
+from disaggc.errors import JobError, PlanError
 from disaggc.ir import Role
 from disaggc.placement.modes import FEED_FORWARD
 from disaggc.placement.pricing import PREFILL_CHUNK
@@ -233,12 +233,15 @@ def served_checkpoint(order: Order) -> str:
     """The model that the stack loads.
 
     Raises:
-        JobError: Nobody said; an ONNX file is nothing that it could load.
+        JobError: Nobody said; an ONNX file is nothing that it could load. Or it reads as an option.
     """
-    return order.settings.required(
+    name = order.settings.required(
         "checkpoint",
         "A serving stack loads the model's checkpoint, a Hugging Face name or a folder, not the ONNX file.",
     )
+    if name.startswith("-"):
+        raise JobError(f"--checkpoint {name!r} would be read as an option. Write a path as './{name}'.")
+    return name
 
 
 def format_notes(plan: Plan) -> tuple[str, ...]:
