@@ -216,6 +216,7 @@ class Alternative:
         tokens_per_s, tpot_us: Of its best plan, conservative; of the nearest one if infeasible.
         loss: Share of the chosen plan's objective that it gives up, 0 for the chosen one.
         reason: What it is limited by, or why it was rejected, with the margin.
+        tokens_per_s_per_mw: Of its best plan, over the power of the systems that it uses.
     """
 
     mode: str
@@ -227,6 +228,74 @@ class Alternative:
     tokens_per_s: float | None = None
     tpot_us: float | None = None
     loss: float | None = None
+    tokens_per_s_per_mw: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleLoad:
+    """What one role of a phase puts on the busiest device of its pool.
+
+    Attributes:
+        role: 'core_attention', 'experts', ...
+        pool: Where it is.
+        count: How often it occurs, mostly once a layer.
+        flops, bytes: Of one micro-batch (decode) or one prompt (prefill), all occurrences.
+        time_us: Predicted for the same.
+        bottleneck: 'compute', 'memory', 'latency' or 'collective'.
+        arithmetic: Number format whose rate prices it ('fp8').
+        weight_bytes: Its weights on one device.
+        cache_bytes: Caches of all requests in flight on one device (decode).
+    """
+
+    phase: str
+    role: str
+    pool: str
+    count: int
+    flops: float
+    bytes: float
+    time_us: float
+    bottleneck: str
+    arithmetic: str
+    weight_bytes: float = 0.0
+    cache_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What it would bring to move one role to another pool, everything else as planned.
+
+    Attributes:
+        source, target: Pools.
+        feasible: Whether memory, formats and the tier allow it.
+        reason: What forbids it, with numbers, or what would then limit the plan.
+        tpot_us: Time per output token, conservative; None where a device cannot hold it.
+        loss: Share of the plan's tokens per second that it gives up; None likewise.
+    """
+
+    phase: str
+    role: str
+    source: str
+    target: str
+    feasible: bool
+    reason: str
+    tpot_us: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPoint:
+    """A plan of one mode that no other of that mode beats in both speed and tokens per megawatt.
+
+    The mode's best cut at other batches and degrees of parallelism, priced by the checker; a few for
+    each mode.
+    """
+
+    mode: str
+    tokens_per_s_per_user: float
+    tokens_per_s_per_mw: float
+    tokens_per_s: float
+    batch: int
+    micro_batches: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,5 +411,8 @@ class Plan:
     inferred: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     fleets: tuple[FleetOption, ...] = ()
+    loads: tuple[RoleLoad, ...] = ()
+    moves: tuple[Move, ...] = ()
+    frontier: tuple[FrontierPoint, ...] = ()
     inputs: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
