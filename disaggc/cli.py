@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_targets(commands)
     _add_import(commands)
     _add_compare(commands)
+    _add_report(commands)
     return parser
 
 
@@ -484,6 +485,32 @@ def _sweep(text: str) -> tuple[str, list[float]]:
         return name, [float(value) for value in values.split(",")]
     except ValueError as error:
         raise JobError(f"--with {text}: write a name and numbers, such as groq3-lpx=0,1,2.") from error
+
+
+# report ----------------------------------------------------------------------------------------
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "report", "draw a plan: one HTML file that opens offline")
+    parser.add_argument("plan", type=Path, metavar="DIR", help="plan folder")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.html", help="default: report.html beside plan.json"
+    )
+    parser.add_argument("--json", action="store_true", help="say for programs what was written")
+    _add_library(parser)
+    parser.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace, screen: report.Screen) -> int:
+    plan = open_plan(options.plan)
+    output: Path = options.output or options.plan / "report.html"
+    text = report.plan_page(plan, options.plan, load_library(options.library).sources)
+    report.write_page(text, output)
+    if options.json:
+        screen.show_json({"path": str(output), "bytes": len(text.encode())})
+    else:
+        screen.say(f"Wrote {output} ({report.amount(len(text.encode()), 'B')}).")
+    return 0
 
 
 if __name__ == "__main__":

@@ -122,6 +122,7 @@ def schedule(decision: Decision) -> Schedule:
         load.output_tokens,
         load.step_tokens,
         load.accepted,
+        STEP_OVERHEAD_S * US,
     )
 
 

@@ -94,7 +94,7 @@ def _refusal(decision: Decision, problem: Problem, verdict: Verdict) -> str:
             usable = next(row.limit for row in problem.rows if row.name == name) or 0
             needs, offers = verdict.rows[name] * KILO / 1e9, usable * KILO / 1e9
             system = groups[int(place)].system.name
-            return f"a device of {system} would have to hold {needs:,.3g} GB, and {offers:,.3g} GB are usable"
+            return f"a device of {system} would have to hold {needs:,.4g} GB, and {offers:,.4g} GB are usable"
     return _too_slow(decision, verdict)
 
 

@@ -354,6 +354,7 @@ class Schedule:
         input_tokens, output_tokens: Typical request.
         step_tokens: Tokens of a request that one decode step computes (verifies, with a draft).
         tokens_per_step: Tokens that an answer grows by in a step.
+        overhead_us: Engine time of a step that nothing else overlaps.
     """
 
     micro_batch: int
@@ -363,6 +364,7 @@ class Schedule:
     output_tokens: int
     step_tokens: int = 1
     tokens_per_step: float = 1.0
+    overhead_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

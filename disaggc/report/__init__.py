@@ -4,6 +4,7 @@ from disaggc.report.comparison import comparison, comparison_data
 from disaggc.report.console import Screen, amount
 from disaggc.report.explain import explain, summary
 from disaggc.report.floors import floors, floors_data
+from disaggc.report.html import plan_page, write_page
 from disaggc.report.inspect import inspection, inspection_data
 from disaggc.report.runs import run_data, run_table, verification_data, verification_table
 from disaggc.report.systems import system_table, systems_table
@@ -18,6 +19,7 @@ __all__ = [
     "floors_data",
     "inspection",
     "inspection_data",
+    "plan_page",
     "run_data",
     "run_table",
     "summary",
@@ -25,4 +27,5 @@ __all__ = [
     "systems_table",
     "verification_data",
     "verification_table",
+    "write_page",
 ]

@@ -71,6 +71,26 @@ def amount(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
+def compact(value: float) -> str:
+    """A large number that is read at a glance: 30,046 and 6.14 M."""
+    return f"{value:,.0f}" if abs(value) < 1e6 else amount(value, "").strip()
+
+
+def dollars(value: float) -> str:
+    """US dollars to the cent where cents matter: $1,402, $5.06, $0.0182."""
+    if abs(value) >= 100:
+        return f"${value:,.0f}"
+    return f"${value:,.2f}" if abs(value) >= 1 else f"${value:.3g}"
+
+
+def duration(us: float) -> str:
+    """A time of so many microseconds, in the unit that suits it: 4.1 us, 1.86 ms, 2.5 s."""
+    for unit, size in (("s", 1e6), ("ms", 1e3)):
+        if abs(us) >= size:
+            return f"{us / size:.3g} {unit}"
+    return f"{us:.3g} us"
+
+
 def _console(stream: Any) -> Console:
     terminal = stream.isatty()
     return _Console(file=stream, width=None if terminal else WIDTH, highlight=False, soft_wrap=not terminal)
