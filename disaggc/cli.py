@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_import(commands)
     _add_compare(commands)
     _add_report(commands)
+    _add_diff(commands)
     return parser
 
 
@@ -366,18 +367,61 @@ def _model_folder(options: argparse.Namespace) -> Path:
 def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "explain", "say why a plan is as it is: memory, stages, alternatives, rejections")
     parser.add_argument("plan", type=Path, metavar="DIR", help="plan folder")
-    parser.add_argument("--json", action="store_true", help="print plan.json")
+    parser.add_argument("--why", metavar="PART", help="why it is where it is: attention, ffn, or a role")
+    parser.add_argument("--why-not", metavar="MODE", help="afd, pd, colocated, or (part of) a mode's name")
+    parser.add_argument("--what-binds", action="store_true", help="what limits it, and what room there is")
+    parser.add_argument("--one-more", metavar="SYSTEM", help="what one more of it would bring (with --job)")
+    parser.add_argument("--job", type=Path, metavar="JOB.toml", help="the job, for --one-more")
+    parser.add_argument("--json", action="store_true", help="print plan.json, or the answers")
+    _add_library(parser)
     parser.set_defaults(run=_explain)
 
 
 def _explain(options: argparse.Namespace, screen: report.Screen) -> int:
     plan: Plan = open_plan(options.plan)
+    if options.one_more:
+        return _one_more(options, plan, screen)
+    answers = _answers(options, plan)
+    if answers and options.json:
+        screen.show_json({"answers": answers})
+        return 0
+    if answers:
+        screen.show(*(report.wrapped(sentence) for found in answers.values() for sentence in found))
+        return 0
     if options.json:
         sys.stdout.write(dump_plan(plan).decode())
         return 0
     screen.show(*report.explain(plan))
     _warn(screen, plan.warnings)
     return 0
+
+
+def _answers(options: argparse.Namespace, plan: Plan) -> dict[str, list[str]]:
+    """Question to sentences, for each that was asked."""
+    found: dict[str, list[str]] = {}
+    if options.why:
+        found[f"why {options.why}"] = report.why(plan, options.why)
+    if options.why_not:
+        found[f"why not {options.why_not}"] = report.why_not(plan, options.why_not)
+    if options.what_binds:
+        found["what binds"] = report.what_binds(plan)
+    return found
+
+
+def _one_more(options: argparse.Namespace, plan: Plan, screen: report.Screen) -> int:
+    """Only the compiler can tell: run it where the job is given, else say how."""
+    known = sorted(load_library(options.library).systems)
+    count = report.fleet_count(plan, options.one_more, known)
+    counts = (count, count + 1)
+    command = report.one_more(options.one_more, counts, str(options.job or "JOB.toml"))
+    if options.job is None:
+        if options.json:
+            screen.show_json({"command": command})
+        else:
+            screen.say(f"That takes the compiler: {command}, or add --job JOB.toml here.")
+        return 0
+    options.sweep = command.rpartition(" ")[2]
+    return _compare(options, screen)
 
 
 def _add_targets(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -510,6 +554,28 @@ def _report(options: argparse.Namespace, screen: report.Screen) -> int:
         screen.show_json({"path": str(output), "bytes": len(text.encode())})
     else:
         screen.say(f"Wrote {output} ({report.amount(len(text.encode()), 'B')}).")
+    return 0
+
+
+# diff ------------------------------------------------------------------------------------------
+
+
+def _add_diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "diff", "say what changed between two plans, and what it costs to move")
+    parser.add_argument("before", type=Path, metavar="DIR1", help="the plan that runs")
+    parser.add_argument("after", type=Path, metavar="DIR2", help="the plan that shall run")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=_diff)
+
+
+def _diff(options: argparse.Namespace, screen: report.Screen) -> int:
+    before, after = open_plan(options.before), open_plan(options.after)
+    rates = {**report.link_rates(options.before), **report.link_rates(options.after)}
+    found = report.difference(before, after, rates)
+    if options.json:
+        screen.show_json(report.difference_data(found))
+    else:
+        screen.show(*report.difference_tables(found))
     return 0
 
 

@@ -1,11 +1,13 @@
 """What people read: tables on a terminal, sentences with numbers."""
 
 from disaggc.report.comparison import comparison, comparison_data
-from disaggc.report.console import Screen, amount
+from disaggc.report.console import Screen, amount, wrapped
+from disaggc.report.difference import difference, difference_data, difference_tables
 from disaggc.report.explain import explain, summary
 from disaggc.report.floors import floors, floors_data
-from disaggc.report.html import plan_page, write_page
+from disaggc.report.html import link_rates, plan_page, write_page
 from disaggc.report.inspect import inspection, inspection_data
+from disaggc.report.questions import fleet_count, one_more, what_binds, why, why_not
 from disaggc.report.runs import run_data, run_table, verification_data, verification_table
 from disaggc.report.systems import system_table, systems_table
 
@@ -14,11 +16,17 @@ __all__ = [
     "amount",
     "comparison",
     "comparison_data",
+    "difference",
+    "difference_data",
+    "difference_tables",
     "explain",
+    "fleet_count",
     "floors",
     "floors_data",
     "inspection",
     "inspection_data",
+    "link_rates",
+    "one_more",
     "plan_page",
     "run_data",
     "run_table",
@@ -27,5 +35,9 @@ __all__ = [
     "systems_table",
     "verification_data",
     "verification_table",
+    "what_binds",
+    "why",
+    "why_not",
+    "wrapped",
     "write_page",
 ]

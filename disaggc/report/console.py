@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -69,6 +70,11 @@ def amount(value: float, unit: str) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
+
+
+def wrapped(words: str) -> Text:
+    """A paragraph in lines of a hundred columns, on a terminal and in a pipe; brackets are brackets."""
+    return Text(textwrap.fill(words, WIDTH, break_long_words=False, break_on_hyphens=False))
 
 
 def compact(value: float) -> str:

@@ -94,26 +94,46 @@ def paragraph(plan: Plan) -> str:
 
 
 def binding(plan: Plan) -> Iterator[str]:
-    """What the time per token is made of, and how far the other resources are from binding."""
-    p, s = plan.prediction, plan.schedule
-    yield f"A step is limited because {p.bottleneck}."
-    busiest = max(plan.pools, key=lambda pool: pool.utilisation)
-    loads = decode_loads(plan, busiest.name)
+    """What the time per token is made of, and how busy each pool is."""
+    yield f"A step is {limited(plan.prediction.bottleneck)}."
+    if plan.prediction.bottleneck.startswith("the path"):
+        yield _path(plan)
+    else:
+        yield from _busiest(plan)
+    yield f"{joined([f'{pool.name} is busy {pool.utilisation:.0%}' for pool in plan.pools])} of a step."
+
+
+def limited(bottleneck: str) -> str:
+    """'limited by the path ...', 'limited because vr-nvl72 is busy ...'."""
+    told = bottleneck.removeprefix("limited because ")
+    return f"limited {'by' if told.startswith('the path') else 'because'} {told}"
+
+
+def _path(plan: Plan) -> str:
+    """Where the time of one token's path goes."""
+    parts = [
+        (f"on {pool.name}", sum(x.time_us for x in decode_loads(plan, pool.name))) for pool in plan.pools
+    ]
+    parts.append(("in transfers", sum(transfer.time_us for transfer in plan.decode.transfers)))
+    told = [f"{duration(us)} {where}" for where, us in parts if us > 0]
+    return f"Of its {duration(plan.prediction.path_us)}, it spends {joined(told)}."
+
+
+def _busiest(plan: Plan) -> Iterator[str]:
+    """What the busiest pool does in decode."""
+    pool = max(plan.pools, key=lambda pool: pool.utilisation)
+    loads = decode_loads(plan, pool.name)
     if loads:
         most = max(loads, key=lambda load: load.time_us)
         share = most.time_us / sum(load.time_us for load in loads)
         yield (
-            f"On {busiest.name}, busy {busiest.utilisation:.0%} of a step, {role_name(most.role)} "
-            f"{'takes' if most.role not in _PLURAL else 'take'} {share:.0%} of the decode time "
-            f"({duration(most.time_us)} for each micro-batch of "
-            f"{s.micro_batch:,}), bound by {most.bottleneck}."
+            f"In decode, {pool.name} spends {share:.0%} of its time on {role_name(most.role)}, bound by "
+            f"{most.bottleneck}: {duration(most.time_us)} for each micro-batch of "
+            f"{plan.schedule.micro_batch:,} requests."
         )
-    others = [pool for pool in plan.pools if pool is not busiest]
-    for pool in others:
-        yield f"{pool.name} is busy {pool.utilisation:.0%}."
 
 
-_PLURAL = ("experts", "norm", "qkv")
+PLURAL = ("experts", "norm", "qkv")
 
 
 def decode_loads(plan: Plan, pool: str) -> list[RoleLoad]:

@@ -16,7 +16,7 @@ from disaggc.report.html.page import Section, page
 from disaggc.report.html.tables import read_machines, read_op_classes
 from disaggc.targets import Source
 
-__all__ = ["plan_page", "plan_sections", "write_page"]
+__all__ = ["link_rates", "plan_page", "plan_sections", "write_page"]
 
 
 def plan_page(plan: Plan, folder: Path, known: Mapping[str, Source]) -> str:
@@ -106,6 +106,16 @@ def _others(plan: Plan) -> Iterator[Section]:
     rejected = views.rejections(plan)
     if rejected:
         yield pages.rejections_section(rejected, "Ways to serve it that have no plan for this tier, and why.")
+
+
+def link_rates(folder: Path) -> dict[str, float]:
+    """System to the bytes per second that one of them takes in from outside, as a plan was priced.
+
+    Raises:
+        PlanError: machines.csv is missing.
+    """
+    name = "scale_out.bandwidth_one_way"
+    return {m.name: m.figures[name].si for m in read_machines(folder).values() if name in m.figures}
 
 
 def write_page(text: str, path: Path) -> None:
