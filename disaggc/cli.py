@@ -7,12 +7,15 @@ import dataclasses
 import gc
 import os
 import random
+import re
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from disaggc import __version__, report
-from disaggc.errors import DisaggcError, JobError, PlanError
+from disaggc.errors import DisaggcError, JobError, PlanError, nearest
 from disaggc.ir import Graph, print_graph
 from disaggc.plans import Job, ModelSpec, Plan, SearchSpec, TierSpec, dump_plan, load_job, open_plan
 from disaggc.targets import load_library
@@ -22,6 +25,8 @@ first steps:
   disaggc inspect MODEL.onnx                          what is in a model, and what it costs
   disaggc compile examples/tiny_moe.toml -o out       where each part of it should run, and why
   disaggc verify out                                  run the plan here, against the uncut model
+
+then: disaggc explain out, disaggc report out; disaggc COMMAND --help says more of each
 """
 
 
@@ -34,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if not hasattr(options, "run"):
-        parser.print_help()
+        _teach(parser)
         return 0
     gc.set_threshold(100_000, 20, 20)  # a large graph is millions of objects that live to the end
     screen = report.Screen()
@@ -53,6 +58,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _teach(parser: argparse.ArgumentParser) -> None:
+    """What to do first, and what else there is: the answer to the command alone."""
+    tree = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    print(textwrap.fill(parser.description or "", 100), FIRST_STEPS, sep="\n\n")
+    print("commands:")
+    for choice in tree._choices_actions:
+        print(f"  {choice.dest:<12}{choice.help}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint about a word that it does not know names the nearest one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and how to go on."""
+        found = re.match(r"argument .*: invalid choice: '(.*?)' \(choose from (.*)\)$", message)
+        if found is not None:
+            known = re.findall(r"[\w.-]+", found[2])
+            message = f"There is no '{found[1]}'.{nearest(found[1], known)}"
+        super().error(message)
+
+
 def _close_stdout() -> None:
     """Nobody reads any more ('disaggc explain | head'): what is still buffered goes nowhere, quietly."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -61,7 +87,7 @@ def _close_stdout() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="disaggc",
         description="Compiles an ONNX model and a fleet into a placement plan for LLM inference, proves the "
         "choice, and runs the plan here, token for token equal to the uncut model.",
@@ -80,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_report(commands)
     _add_diff(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -187,7 +214,7 @@ def _add_compile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     model.add_argument(
         "--system", action="append", default=[], metavar="NAME[=N]", help="a system of the fleet"
     )
-    model.add_argument("--tier", metavar="NAME", help="a declared tier, such as gtc2026/premium")
+    model.add_argument("--tier", metavar="TIER", help="a declared tier, such as gtc2026/premium")
     model.add_argument("--weights", default="as stored", metavar="FORMAT", help="fp8, nvfp4, bf16, ...")
     model.add_argument("--kv", default="as stored", metavar="FORMAT", help="the caches' format")
     model.add_argument("--activations", default="as stored", metavar="FORMAT")
@@ -427,16 +454,18 @@ def _one_more(options: argparse.Namespace, plan: Plan, screen: report.Screen) ->
 def _add_targets(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "targets", "list the declared machines, or show one with its sources")
     parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="for programs")
     _add_library(parser)
     parser.set_defaults(run=_targets)
 
 
 def _targets(options: argparse.Namespace, screen: report.Screen) -> int:
     library = load_library(options.library)
-    if options.name is None:
-        screen.show(report.systems_table(library))
+    system = library.system(options.name) if options.name is not None else None
+    if options.json:
+        screen.show_json(report.systems_data(library) if system is None else report.system_data(system))
     else:
-        screen.show(report.system_table(library.system(options.name)))
+        screen.show(report.systems_table(library) if system is None else report.system_table(system))
     return 0
 
 
@@ -577,6 +606,63 @@ def _diff(options: argparse.Namespace, screen: report.Screen) -> int:
     else:
         screen.show(*report.difference_tables(found))
     return 0
+
+
+# completion ------------------------------------------------------------------------------------
+
+COMPLETION_MORE = """\
+  bash:  source <(disaggc completion bash)        in ~/.bashrc
+  zsh:   source <(disaggc completion zsh)         in ~/.zshrc, after compinit
+  fish:  disaggc completion fish | source         in ~/.config/fish/config.fish
+"""
+
+
+def _add_completion(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "completion", "print a script that completes this command", COMPLETION_MORE)
+    parser.add_argument("shell", choices=report.SHELLS)
+    _add_library(parser)
+    parser.set_defaults(run=_completion)
+
+
+def _completion(options: argparse.Namespace, _: report.Screen) -> int:
+    from disaggc.cost import FORMAT_BITS  # numpy takes its time to load
+
+    library = load_library(options.library)
+    words = {
+        "SYSTEM": tuple(library.systems),
+        "NAME[=N]": tuple(library.systems),
+        "NAME": tuple(library.systems),
+        "TIER": tuple(library.tiers),
+        "FORMAT": tuple(FORMAT_BITS),
+    }
+    sys.stdout.write(report.script(options.shell, _commands(words)))
+    return 0
+
+
+def _commands(words: Mapping[str, tuple[str, ...]]) -> list[report.Command]:
+    """Every command as its parser declares it; ``words`` are what a metavar stands for."""
+    tree = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    texts = {choice.dest: choice.help or "" for choice in tree._choices_actions}
+    found = []
+    for name, parser in tree.choices.items():
+        options, arguments = [], []
+        for action in parser._actions:
+            value = None if action.nargs == 0 else _value(action, words)
+            if action.option_strings:
+                options.append(report.Option(tuple(action.option_strings), action.help or "", value))
+            else:
+                arguments.append(_value(action, words))
+        found.append(report.Command(name, texts[name], tuple(options), tuple(arguments)))
+    return found
+
+
+def _value(action: argparse.Action, words: Mapping[str, tuple[str, ...]]) -> report.Value:
+    if action.choices is not None:
+        return report.Value(tuple(map(str, action.choices)))
+    told = str(action.metavar)
+    if action.type is Path:
+        return report.Value(file=told != "DIR", folder=told == "DIR")
+    return report.Value(words.get(told, ()))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,10 @@ def open_plan(folder: Path, trust: bool = False) -> Plan:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise PlanError(f"No plan in '{folder}': cannot read plan.json ({error.strerror}).") from error
+        raise PlanError(
+            f"No plan in '{folder}': cannot read plan.json ({error.strerror}). "
+            f"Make one: disaggc compile JOB.toml -o {folder}"
+        ) from error
     plan = parse_plan(data, str(path))
     if not trust:
         _check_files(plan, folder)

@@ -1,6 +1,7 @@
 """What people read: tables on a terminal, sentences with numbers."""
 
 from disaggc.report.comparison import comparison, comparison_data
+from disaggc.report.completion import SHELLS, Command, Option, Value, script
 from disaggc.report.console import Screen, amount, wrapped
 from disaggc.report.difference import difference, difference_data, difference_tables
 from disaggc.report.explain import explain, summary
@@ -9,10 +10,14 @@ from disaggc.report.html import link_rates, plan_page, write_page
 from disaggc.report.inspect import inspection, inspection_data
 from disaggc.report.questions import fleet_count, one_more, what_binds, why, why_not
 from disaggc.report.runs import run_data, run_table, verification_data, verification_table
-from disaggc.report.systems import system_table, systems_table
+from disaggc.report.systems import system_data, system_table, systems_data, systems_table
 
 __all__ = [
+    "SHELLS",
+    "Command",
+    "Option",
     "Screen",
+    "Value",
     "amount",
     "comparison",
     "comparison_data",
@@ -30,8 +35,11 @@ __all__ = [
     "plan_page",
     "run_data",
     "run_table",
+    "script",
     "summary",
+    "system_data",
     "system_table",
+    "systems_data",
     "systems_table",
     "verification_data",
     "verification_table",

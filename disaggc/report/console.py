@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -46,12 +55,36 @@ class Screen:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:
-        """A line that says what is being done, on a terminal; nothing in a pipe."""
+        """A bar, the time and what is being done, on a terminal; nothing in a pipe."""
         if not self.err.is_terminal:
             yield lambda _: None
             return
-        with self.err.status("starting") as status:
-            yield lambda text: status.update(Text(text))
+        columns = (SpinnerColumn(), BarColumn(bar_width=20), TimeElapsedColumn(), _Doing())
+        with Progress(*columns, console=self.err, transient=True) as bars:
+            task = bars.add_task("starting", total=None)
+
+            def tell(text: str) -> None:
+                done, total = fraction(text)
+                bars.update(task, description=text, completed=done, total=total)
+
+            yield tell
+
+
+class _Doing(ProgressColumn):
+    """What is being done; brackets are brackets."""
+
+    def render(self, task: Task) -> Text:
+        """The text as told."""
+        return Text(task.description)
+
+
+def fraction(text: str) -> tuple[int, int | None]:
+    """How much is done by a text that says 'configuration 3 of 1,200'; no total where it does not."""
+    found = re.search(r"([\d,]*\d) of ([\d,]*\d)", text)
+    if found is None:
+        return 0, None
+    done, total = (int(number.replace(",", "")) for number in found.groups())
+    return done, total
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> Table:
