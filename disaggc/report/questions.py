@@ -108,8 +108,15 @@ def _elsewhere(plan: Plan, role: str) -> Iterator[str]:
         if best is not None:
             yield f"{start} it would come to {_told(best)}."
         else:
-            reasons = "; ".join(f"{a.mode}: {a.reason}" for a in found)
-            yield f"{start} it has no plan that meets the tier ({reasons})."
+            yield f"{start} it has no plan that meets the tier ({_refusals(found)})."
+
+
+def _refusals(found: Sequence[Alternative]) -> str:
+    """Modes with why they have no plan, those of one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for alternative in found:
+        by_reason.setdefault(alternative.reason, []).append(alternative.mode)
+    return "; ".join(f"{' and '.join(modes)}: {reason}" for reason, modes in by_reason.items())
 
 
 def _told(alternative: Alternative) -> str:

@@ -1,0 +1,83 @@
+"""docs/plan-format.md, generated from the plan's schema so that the two cannot disagree.
+
+Run ``python -m disaggc.plans.reference > docs/plan-format.md`` after a change of plans/model.py; a test
+compares.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from disaggc.plans.schema import plan_schema
+
+HEAD = """\
+# The plan folder
+
+What `disaggc compile -o DIR` writes. This page is generated from `plans/plan.schema.json`
+(`python -m disaggc.plans.reference > docs/plan-format.md`); edit `disaggc/plans/model.py` instead.
+
+| file | holds |
+|---|---|
+| `plan.json` | everything that was decided, predicted and proven; the records below |
+| `ops.csv` | every op once per phase: `phase, node, name, op, layer, role, pool, stage, flops, bytes`; the last two on the busiest device of the pool, for one micro-batch (decode) or prompt (prefill), empty for what has no price (masks, positions, extents) |
+| `machines.csv` | every number of the fleet's systems that the plan was priced with: `system, figure, value, unit, low, high, confidence, source, date, note` |
+| `subgraphs/*.onnx` | one graph for each stage; weights stay in the model's own files |
+| `model.path` | where the model lay; the only file that depends on where the plan was made |
+
+Equal input gives equal bytes. `plan.json` has the SHA-256 of the model and of every other file, is checked against
+the schema before anything reads it, and stays under a megabyte for any model. Numbers have nine significant digits;
+fields that hold their default are left out. Times are microseconds unless a name says otherwise.
+"""
+
+
+def plan_reference() -> str:
+    """The page."""
+    schema = plan_schema()
+    parts = [HEAD, *_record("plan.json", schema)]
+    for name, record in schema["$defs"].items():
+        parts += _record(name, record)
+    return "\n".join(parts)
+
+
+def _record(name: str, record: Mapping[str, Any]) -> Iterator[str]:
+    """A heading, what the record is, and a row for each field."""
+    yield f"## {name}\n"
+    yield f"{_one_line(record.get('description') or record.get('title', ''))}\n"
+    yield "| field | type | meaning |"
+    yield "|---|---|---|"
+    required = set(record.get("required", ()))
+    for field, told in record["properties"].items():
+        optional = "" if field in required else ", optional"
+        yield f"| `{field}` | {_type(told)}{optional} | {_cell(told.get('description', ''))} |"
+    yield ""
+
+
+def _type(told: Mapping[str, Any]) -> str:
+    """A field's type in words, with a link where it is another record."""
+    if "const" in told:
+        return f"`{told['const']!r}`"
+    if "$ref" in told:
+        name = told["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in told:
+        return " or ".join(_type(part) for part in told["anyOf"])
+    if told["type"] == "array":
+        return f"list of {_type(told['items'])}"
+    if told["type"] == "object":
+        return f"map to {_type(told['additionalProperties'])}"
+    return str(told["type"])
+
+
+def _cell(text: str) -> str:
+    return _one_line(text).replace("|", "\\|")
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).replace("``", "`").strip()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(plan_reference())
