@@ -124,7 +124,12 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class PhasePlan:
-    """One phase: its stages in order and what crosses between them."""
+    """One phase.
+
+    Attributes:
+        stages: In execution order.
+        transfers: What crosses between them.
+    """
 
     stages: tuple[Stage, ...]
     transfers: tuple[Transfer, ...] = ()
@@ -186,7 +191,12 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A prediction: conservative (transfers exposed) and optimistic (fully overlapped)."""
+    """A prediction, at both ends.
+
+    Attributes:
+        conservative: Every transfer keeps its sender busy.
+        optimistic: Every transfer hides behind work.
+    """
 
     conservative: float
     optimistic: float
@@ -194,7 +204,18 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the cost model says the plan will do."""
+    """What the cost model says the plan will do.
+
+    Attributes:
+        tpot_us: Time per output token of a request.
+        ttft_us: Time to first token, without queueing.
+        tokens_per_s: Of all requests together.
+        tokens_per_s_per_user: Of one request.
+        bottleneck: What the time per token is limited by.
+        path_us: One micro-batch through all stages and transfers of a step.
+        tokens_per_s_per_mw: Conservative, over the power of the systems that are used.
+        revenue_usd_per_h: Output tokens at the tier's price, conservative, at full load.
+    """
 
     tpot_us: Interval
     ttft_us: Interval
@@ -369,7 +390,15 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The tier: what had to be met."""
+    """The tier: what had to be met.
+
+    Attributes:
+        tier: Its name.
+        tokens_per_s_per_user: Least speed of one answer.
+        ttft_ms: Longest time to first token.
+        price_usd_per_mtok: Of a million output tokens.
+        objective: 'throughput', 'tokens_per_mw' or 'cost'.
+    """
 
     tier: str
     tokens_per_s_per_user: float
@@ -389,7 +418,35 @@ class Formats:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that was decided, predicted and proven."""
+    """Everything that was decided, predicted and proven.
+
+    Attributes:
+        format, version: What a reader checks first.
+        compiler: Version of disaggc that made it.
+        model: The model file.
+        goal: What the tier asks for.
+        formats: Serving formats that it is priced in.
+        mode: The kind of plan, as in ``alternatives``.
+        pools: What does the work.
+        schedule: Batch, micro-batches, and the requests that they are meant for.
+        states: Tensors that are kept from step to step.
+        feeds: Inputs that the driver computes.
+        logits: The output that a next token is taken from.
+        decode, prefill: Stages and transfers.
+        prediction: What the cost model says of it.
+        alternatives: The best plan of each mode, or why there is none; the best first.
+        rejections: Those without a plan, as sentences.
+        certificate: Why the answer is right.
+        weakest: Confidence of the weakest number that predictions rest on ('V', 'V2', 'P', 'I').
+        inferred: Every inferred number among them.
+        warnings: What to know of the model.
+        fleets: Parts of the fleet that were searched for the objective, the chosen one first.
+        loads: What each role puts on one device.
+        moves: What moving one role would bring.
+        frontier: A few plans of each mode at other speeds.
+        inputs: SHA-256 of each input by name.
+        files: SHA-256 of each file of the folder by path.
+    """
 
     format: str
     version: int

@@ -19,17 +19,27 @@ HEAD = """\
 What `disaggc compile -o DIR` writes. This page is generated from `plans/plan.schema.json`
 (`python -m disaggc.plans.reference > docs/plan-format.md`); edit `disaggc/plans/model.py` instead.
 
-| file | holds |
-|---|---|
-| `plan.json` | everything that was decided, predicted and proven; the records below |
-| `ops.csv` | every op once per phase: `phase, node, name, op, layer, role, pool, stage, flops, bytes`; the last two on the busiest device of the pool, for one micro-batch (decode) or prompt (prefill), empty for what has no price (masks, positions, extents) |
-| `machines.csv` | every number of the fleet's systems that the plan was priced with: `system, figure, value, unit, low, high, confidence, source, date, note` |
-| `subgraphs/*.onnx` | one graph for each stage; weights stay in the model's own files |
-| `model.path` | where the model lay; the only file that depends on where the plan was made |
+- `plan.json`: everything that was decided, predicted and proven; the records below.
+- `ops.csv`: every op once per phase.
+- `machines.csv`: every number of the fleet's systems that the plan was priced with.
+- `subgraphs/*.onnx`: one graph for each stage; weights stay in the model's own files.
+- `model.path`: where the model lay; the only file that depends on where the plan was made.
 
-Equal input gives equal bytes. `plan.json` has the SHA-256 of the model and of every other file, is checked against
-the schema before anything reads it, and stays under a megabyte for any model. Numbers have nine significant digits;
-fields that hold their default are left out. Times are microseconds unless a name says otherwise.
+Equal input gives equal bytes. `plan.json` has the SHA-256 of the model and of every other file, is
+checked against the schema before anything reads it, and stays under a megabyte for any model. Numbers
+have nine significant digits; fields that hold their default are left out. Times are microseconds
+unless a name says otherwise.
+
+## ops.csv
+
+`phase, node, name, op, layer, role, pool, stage, flops, bytes`; the last two are of the busiest device
+of the pool, for one micro-batch (decode) or one prompt (prefill), and empty for what has no price
+(masks, positions, extents).
+
+## machines.csv
+
+`system, figure, value, unit, low, high, confidence, source, date, note`. Rows without a unit are texts
+(title, device, memory); `rate.FORMAT` is the rate that prices arithmetic in that format.
 """
 
 
