@@ -154,6 +154,19 @@ def test_a_system_that_is_not_used_is_named(plan: Plan, folder: Path) -> None:
     assert unused == ("1 x NVIDIA Groq 3 LPX rack (groq3-lpx)",)
 
 
+def test_a_pool_may_be_called_otherwise_than_its_system(plan: Plan, folder: Path) -> None:
+    """As where two pools are of one system: attention on one half of a rack, prefill on the other."""
+    told = dump_plan(plan).replace(b'"vr-nvl72"', b'"attention"').replace(b'"groq3-lpx"', b'"experts"')
+    named = parse_plan(told, "plan.json")
+    systems = [pool.system for pool in plan.pools]
+    pools = tuple(replace(p, system=s) for p, s in zip(named.pools, systems, strict=True))
+    named = replace(named, pools=pools)
+    words = Page(plan_page(named, folder, KNOWN)).text
+    assert "Vera Rubin NVL72 rack" in words
+    assert "attention, one rubin: hbm at 22 TB/s" in words
+    assert views.money(named, read_machines(folder)) == views.money(plan, read_machines(folder))
+
+
 def test_every_priced_op_is_in_a_roofline(plan: Plan, folder: Path) -> None:
     ops = read_op_classes(folder)
     roofs = views.rooflines(plan, read_machines(folder), ops)

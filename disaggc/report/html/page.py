@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from disaggc.library import shelf
-from disaggc.report.console import amount
+from disaggc.report.console import amount, figure
 from disaggc.report.html import fleet, gantt, pareto, roofline
 from disaggc.report.html.views import (
     GROUP_TITLES,
@@ -56,6 +56,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["amount"] = amount
+    environment.filters["figure"] = figure
     environment.filters["weblink"] = lambda url: url if url.startswith(("https://", "http://")) else ""
     return environment
 

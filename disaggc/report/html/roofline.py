@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from disaggc.report.console import amount, duration
+from disaggc.report.console import amount, duration, figure
 from disaggc.report.html.labels import Box, place
 from disaggc.report.html.scales import Scale, around
-from disaggc.report.html.svg import diamond, dot, line, picture, polyline, text
+from disaggc.report.html.svg import diamond, dot, line, picture, polyline, text, text_width
 from disaggc.report.html.views import ROLE_GROUPS, OpClass, RolePoint, Roofline
 
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 22.0, 22.0, 44.0
@@ -84,10 +84,11 @@ def _roofs(view: Roofline, x: Scale, y: Scale) -> Iterator[Markup]:
         if roof.flops_per_s < top:
             yield line(at, level, x.end, level, "roof lower")
         told = f"{roof.arithmetic} {amount(roof.flops_per_s, 'FLOP/s')}"
-        yield text(x.end, level - 6, told, "roof-name", "end")
+        above = 20 if text_width(told, 11) > x.end - x.at(corner) else 6
+        yield text(x.end, level - above, told, "roof-name", "end")
         yield line(at, level, at, y.start, "ridge")
-    yield dot(x.at(corner), y.at(top), 3.0, "ridge-dot", f"ridge point: {corner:,.3g} flop/B")
-    yield text(x.at(corner) - 4, y.at(top) - 6, f"ridge {corner:,.3g}", "ridge-name", "end")
+    yield dot(x.at(corner), y.at(top), 3.0, "ridge-dot", f"ridge point: {figure(corner)} flop/B")
+    yield text(x.at(corner) - 4, y.at(top) - 6, f"ridge {figure(corner)}", "ridge-name", "end")
 
 
 def _ops(view: Roofline, x: Scale, y: Scale) -> Iterator[Markup]:
@@ -99,7 +100,7 @@ def _ops(view: Roofline, x: Scale, y: Scale) -> Iterator[Markup]:
 
 def _op_tip(op: OpClass) -> str:
     return (
-        f"{op.op} ({op.role}, {op.phase}), {op.count:,} of them: {op.intensity:,.3g} flop/B, "
+        f"{op.op} ({op.role}, {op.phase}), {op.count:,} of them: {figure(op.intensity or 0.0)} flop/B, "
         f"{amount(op.flops, 'F')}, {amount(op.bytes, 'B')}"
     )
 
@@ -107,7 +108,7 @@ def _op_tip(op: OpClass) -> str:
 def _mark(point: RolePoint, x: Scale, y: Scale) -> Markup:
     draw_as, radius = (dot, 5.0) if point.phase == "decode" else (diamond, 6.0)
     tip = (
-        f"{point.role}, {point.phase}: {point.intensity:,.3g} flop/B, "
+        f"{point.role}, {point.phase}: {figure(point.intensity)} flop/B, "
         f"{amount(point.flops_per_s, 'FLOP/s')} a device, bound by {point.bound_by}, "
         f"{duration(point.time_us)}"
     )

@@ -50,7 +50,7 @@ def modes(plan: Plan) -> Table:
         "tokens/s/MW",
         "in flight",
         "against it",
-        "limited because",
+        "what limits it",
     )
     strong = next((k for k, a in enumerate(found) if a.chosen), None)
     return Table(columns, tuple(rows), (1, 2, 3, 4, 5), strong)
