@@ -165,7 +165,7 @@ def _write_ops(graph: Graph, decision: Decision, spans: Spans, folder: Path) -> 
     Returns its SHA-256.
     """
     path = folder / "ops.csv"
-    names = [group.system.name for group in decision.answer.configuration.pricing.groups]
+    names = decision.answer.configuration.pricing.names
     loads = OpLoads(graph, decision)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -198,7 +198,7 @@ def _plan(
         format=FORMAT,
         version=VERSION,
         compiler=__version__,
-        model=_model_ref(graph),
+        model=model_ref(graph),
         goal=Goal(
             tier.name,
             tier.tokens_per_s_per_user,
@@ -230,7 +230,8 @@ def _plan(
     )
 
 
-def _model_ref(graph: Graph) -> ModelRef:
+def model_ref(graph: Graph) -> ModelRef:
+    """The model file that a graph was read from."""
     weights = [w for w in graph.weights.values() if w.integers is None]
     located = sorted({w.file.location for w in weights if w.file is not None})
     return ModelRef(

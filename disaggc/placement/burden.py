@@ -24,15 +24,10 @@ DIGITS = 9
 """Significant digits of flops and bytes in ops.csv, as in plan.json."""
 
 
-def place_names(answer: Answer) -> list[str]:
-    """The pool of each place, as the plan calls it."""
-    return [group.system.name for group in answer.configuration.pricing.groups]
-
-
 def role_loads(decision: Decision) -> tuple[RoleLoad, ...]:
     """One row for each phase, role and pool, in execution order."""
     pieces, answer = decision.request.pieces.pieces, decision.answer
-    names = place_names(answer)
+    names = answer.configuration.pricing.names
     found: dict[tuple[Phase, str, int], list[Piece]] = {}
     for phase, offset in ((Phase.PREFILL, 0), (Phase.DECODE, len(pieces))):
         for i, piece in enumerate(pieces):

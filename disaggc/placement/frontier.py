@@ -17,7 +17,6 @@ from disaggc.placement.check import evaluate
 from disaggc.placement.decide import Decision, tpot_seconds
 from disaggc.placement.formulation import write_problem
 from disaggc.placement.modes import ANY, allowed_places
-from disaggc.placement.objective import megawatts
 from disaggc.placement.pricing import Limits, Pricing
 from disaggc.placement.search import Answer, Configuration, Floor, Request, groups_of
 from disaggc.plans import FrontierPoint
@@ -31,7 +30,12 @@ SLOWEST = 0.25
 
 
 def frontier(decision: Decision) -> tuple[FrontierPoint, ...]:
-    """A few plans of each mode that has one, the slowest and most efficient first."""
+    """A few plans of each mode that has one, the slowest and most efficient first.
+
+    None for a replica of a fleet, whose size and batch were chosen with all the others.
+    """
+    if decision.answer.configuration.pricing.labels:
+        return ()
     found: list[FrontierPoint] = []
     for option in decision.options:
         if option.answer is not None:
@@ -44,8 +48,8 @@ def frontier(decision: Decision) -> tuple[FrontierPoint, ...]:
 def answer_per_mw(answer: Answer) -> float:
     """Tokens per second over the power of the systems that a plan uses, tokens/s/MW."""
     groups = answer.configuration.pricing.groups
-    used = tuple((groups[p].system, groups[p].count) for p in sorted(set(answer.assignment)))
-    return answer.tokens_per_s / megawatts(used)
+    used = {groups[place] for place in answer.assignment}
+    return answer.tokens_per_s / (sum(g.system.power.si * g.systems for g in used) / 1e6)
 
 
 def _point(mode: str, answer: Answer) -> FrontierPoint:
@@ -102,7 +106,7 @@ def _choices(request: Request, answer: Answer) -> Iterator[Pricing]:
         for other in groups_of(group.system, group.count, request.pieces.layers):
             if other != group:
                 groups = (*pricing.groups[:place], other, *pricing.groups[place + 1 :])
-                yield Pricing(request.pieces, groups, request.load, request.formats)
+                yield replace(pricing, groups=groups)
 
 
 def _bounded(request: Request, answer: Answer, pricing: Pricing) -> Iterator[tuple[float, Configuration]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from disaggc.ir import Phase, Role
-from disaggc.placement.burden import place_names
 from disaggc.placement.check import Verdict, evaluate
 from disaggc.placement.decide import Decision, bottleneck
 from disaggc.placement.formulation import KILO, PICO, STEP_OVERHEAD_S, write_problem
@@ -24,7 +23,7 @@ def moves(decision: Decision) -> tuple[Move, ...]:
     if len(decision.answer.configuration.pricing.groups) < 2:
         return ()
     problem = _problem(decision)
-    names = place_names(decision.answer)
+    names = decision.answer.configuration.pricing.names
     found = []
     for phase, role, items in _roles(decision):
         here = sorted({decision.answer.assignment[item] for item in items})
@@ -83,18 +82,18 @@ def _priced(
 
 def _refusal(decision: Decision, problem: Problem, verdict: Verdict) -> str:
     """What forbids an assignment, with the numbers; '' if nothing does."""
-    groups = decision.answer.configuration.pricing.groups
+    answer = decision.answer
     if verdict.misplaced:
         format_ = serving_format(decision.request.formats)
-        held = ", ".join(sorted({f for g in groups for f in g.device.formats}))
+        held = ", ".join(sorted({f for g in answer.configuration.pricing.groups for f in g.device.formats}))
         return f"its devices hold no weights {format_} (formats of the plan's devices: {held})"
     for name in verdict.broken:
         kind, _, place = name.partition(".")
         if kind == "memory":
             usable = next(row.limit for row in problem.rows if row.name == name) or 0
             needs, offers = verdict.rows[name] * KILO / 1e9, usable * KILO / 1e9
-            system = groups[int(place)].system.name
-            return f"a device of {system} would have to hold {needs:,.4g} GB, and {offers:,.4g} GB are usable"
+            pool = answer.configuration.pricing.names[int(place)]
+            return f"a device of {pool} would have to hold {needs:,.4g} GB, and {offers:,.4g} GB are usable"
     return _too_slow(decision, verdict)
 
 

@@ -1,4 +1,4 @@
-"""docs/plan-format.md, generated from the plan's schema so that the two cannot disagree.
+"""docs/plan-format.md, generated from the schemas of plans so that the two cannot disagree.
 
 Run ``python -m disaggc.plans.reference > docs/plan-format.md`` after a change of plans/model.py; a test
 compares.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from disaggc.plans.schema import plan_schema
+from disaggc.plans.schema import fleet_schema, plan_schema
 
 HEAD = """\
 # The plan folder
@@ -42,14 +42,28 @@ of the pool, for one micro-batch (decode) or one prompt (prefill), and empty for
 (title, device, memory); `rate.FORMAT` is the rate that prices arithmetic in that format.
 """
 
+FLEET = """\
+# The folder of a fleet
+
+What `disaggc compile -o DIR` writes for several tiers: `plan.json` as below, and `deployments/NAME/`, an
+ordinary plan folder for each kind of replica that decodes. Its schema is `plans/fleet.schema.json`.
+"""
+
 
 def plan_reference() -> str:
     """The page."""
-    schema = plan_schema()
-    parts = [HEAD, *_record("plan.json", schema)]
-    for name, record in schema["$defs"].items():
-        parts += _record(name, record)
+    schema, fleet = plan_schema(), fleet_schema()
+    parts = [HEAD, *_records("plan.json", schema, ())]
+    parts += [FLEET, *_records("plan.json of a fleet", fleet, tuple(schema["$defs"]))]
     return "\n".join(parts)
+
+
+def _records(name: str, schema: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
+    """The record of a whole file, then all that it is made of but what was shown before."""
+    yield from _record(name, schema)
+    for part, record in schema["$defs"].items():
+        if part not in known:
+            yield from _record(part, record)
 
 
 def _record(name: str, record: Mapping[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from disaggc.report.completion import SHELLS, Command, Option, Value, script
 from disaggc.report.console import Screen, amount, wrapped
 from disaggc.report.difference import difference, difference_data, difference_tables
 from disaggc.report.explain import explain, summary
+from disaggc.report.fleet import fleet_explain, fleet_summary
 from disaggc.report.floors import floors, floors_data
 from disaggc.report.html import link_rates, plan_page, write_page
 from disaggc.report.inspect import inspection, inspection_data
@@ -26,6 +27,8 @@ __all__ = [
     "difference_tables",
     "explain",
     "fleet_count",
+    "fleet_explain",
+    "fleet_summary",
     "floors",
     "floors_data",
     "inspection",

@@ -115,11 +115,6 @@ def compact(value: float) -> str:
     return f"{value:,.0f}" if abs(value) < 1e6 else amount(value, "").strip()
 
 
-def figure(value: float) -> str:
-    """Whole from a thousand on, three digits below: 14,205 and 7.52."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
 def dollars(value: float) -> str:
     """US dollars to the cent where cents matter: $1,402, $5.06, $0.0182."""
     if abs(value) >= 100:
@@ -146,3 +141,10 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Called by rich while it handles a BrokenPipeError; its own way out is exit code 1."""
         raise BrokenPipeError
+
+
+def figure(value: float | None) -> str:
+    """Whole numbers from a thousand on, four digits below."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

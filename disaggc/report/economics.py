@@ -24,7 +24,7 @@ class Economics:
     Attributes:
         megawatts: Power of the systems that it uses.
         revenue_per_h: Of output tokens, conservative.
-        cost_per_h: Of the systems that it uses, whole.
+        cost_per_h: Of the systems that it uses.
         cost_per_mtok: Of a million output tokens, with the ends of the machines' interval.
     """
 
@@ -41,28 +41,31 @@ class Economics:
         return self.revenue_per_h - self.cost_per_h.usd
 
 
-def systems_used(pools: Sequence[Pool]) -> dict[str, int]:
-    """How many whole systems of each kind a plan uses; pools that share the devices of one count once."""
-    by_system: dict[str, list[Pool]] = {}
+def systems_used(pools: Sequence[Pool], devices: Mapping[str, int]) -> dict[str, float]:
+    """How many systems of each kind a plan takes: whole ones, or the devices that a fleet sets aside.
+
+    Args:
+        pools: Of the plan.
+        devices: Of one system of each kind.
+    """
+    found: dict[str, float] = {}
     for pool in pools:
-        by_system.setdefault(pool.system, []).append(pool)
-    found = {}
-    for system, members in by_system.items():
-        share = sum(p.devices for p in members) <= max(p.available for p in members)
-        found[system] = max(p.count for p in members) if share else sum(p.count for p in members)
+        each = devices.get(pool.system, pool.available)
+        found[pool.system] = found.get(pool.system, 0.0) + pool.available / each
     return found
 
 
-def economics(plan: Plan, prices: Mapping[str, Hourly]) -> Economics:
+def economics(plan: Plan, prices: Mapping[str, Hourly], devices: Mapping[str, int]) -> Economics:
     """What a plan earns and costs.
 
     Args:
         plan: The plan.
         prices: Of one system of each kind, where somebody says.
+        devices: Of one system of each kind.
     """
     p = plan.prediction
     rate = p.tokens_per_s.conservative
-    used = systems_used(plan.pools)
+    used = systems_used(plan.pools, devices)
     cost = None
     if all(name in prices for name in used):
         cost = Hourly(

@@ -257,7 +257,7 @@ def test_a_pool_is_never_busier_in_decode_than_the_plan_says(golden: Callable[[s
 
 
 def test_a_million_tokens_cost_what_the_machines_cost(plan: Plan, folder: Path) -> None:
-    found = economics(plan, views.prices(read_machines(folder)))
+    found = economics(plan, views.prices(read_machines(folder)), views.device_counts(read_machines(folder)))
     library = load_library(None)
     hourly = [library.system(name).usd_per_h for name in ("vr-nvl72", "groq3-lpx")]
     usd = sum(figure.si for figure in hourly if figure is not None)
@@ -270,14 +270,16 @@ def test_a_million_tokens_cost_what_the_machines_cost(plan: Plan, folder: Path) 
 
 
 def test_without_a_price_of_every_machine_nothing_is_said_to_cost(plan: Plan) -> None:
-    found = economics(plan, {"vr-nvl72": Hourly(1.0, 1.0, 1.0)})
+    found = economics(plan, {"vr-nvl72": Hourly(1.0, 1.0, 1.0)}, {})
     assert (found.cost_per_h, found.cost_per_mtok, found.margin_per_h) == (None, None, None)
 
 
-def test_pools_that_share_a_rack_count_it_once(plan: Plan) -> None:
-    half = replace(plan.pools[0], devices=36)
-    assert systems_used((half, replace(half, name="prefill"))) == {"vr-nvl72": 1}
-    assert systems_used((plan.pools[0], replace(plan.pools[0], name="prefill"))) == {"vr-nvl72": 2}
+def test_pools_count_the_devices_that_are_set_aside_for_them(plan: Plan) -> None:
+    devices = {"vr-nvl72": 72, "groq3-lpx": 256}
+    assert systems_used(plan.pools, devices) == {"vr-nvl72": 1, "groq3-lpx": 1}
+    half = replace(plan.pools[0], devices=32, available=36)
+    assert systems_used((half, replace(half, name="prefill")), devices) == {"vr-nvl72": 1}
+    assert systems_used((half,), devices) == {"vr-nvl72": 0.5}
 
 
 # The file and the command -------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from disaggc.report.html.plan.fleet import fleet_view
 from disaggc.report.html.plan.head import verdict_view
-from disaggc.report.html.plan.money import money, prices
+from disaggc.report.html.plan.money import device_counts, money, prices
 from disaggc.report.html.plan.rooflines import rooflines
 from disaggc.report.html.plan.sources import sources
 from disaggc.report.html.plan.timelines import decode_busy_us, timelines
@@ -10,6 +10,7 @@ from disaggc.report.html.plan.tradeoffs import fleets_table, modes, moves_table,
 
 __all__ = [
     "decode_busy_us",
+    "device_counts",
     "fleet_view",
     "fleets_table",
     "modes",

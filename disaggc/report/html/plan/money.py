@@ -17,9 +17,14 @@ def prices(machines: Mapping[str, Machine]) -> dict[str, Hourly]:
     return {name: Hourly(row.si, row.low_si, row.high_si) for name, row in found.items()}
 
 
+def device_counts(machines: Mapping[str, Machine]) -> dict[str, int]:
+    """Devices of one system of each kind."""
+    return {name: int(m.figures["count"].value) for name, m in machines.items()}
+
+
 def money(plan: Plan, machines: Mapping[str, Machine]) -> tuple[Fact, ...]:
     """Price, revenue, cost and margin of the plan at full load."""
-    return tuple(_facts(plan, economics(plan, prices(machines))))
+    return tuple(_facts(plan, economics(plan, prices(machines), device_counts(machines))))
 
 
 def _facts(plan: Plan, e: Economics) -> Iterator[Fact]:
@@ -38,7 +43,7 @@ def _facts(plan: Plan, e: Economics) -> Iterator[Fact]:
         yield Fact("revenue an hour", dollars(e.revenue_per_h), "of output tokens, every slot taken")
     if e.cost_per_h is not None:
         ends = f"{dollars(e.cost_per_h.low)} to {dollars(e.cost_per_h.high)}"
-        yield Fact("machines an hour", dollars(e.cost_per_h.usd), f"{ends}; whole systems")
+        yield Fact("machines an hour", dollars(e.cost_per_h.usd), f"{ends}; of the systems used")
     else:
         yield Fact("machines an hour", "unknown", "no price an hour is declared for one of them")
     if e.margin_per_h is not None:
