@@ -624,7 +624,7 @@ def _sweep(text: str) -> tuple[str, list[float]]:
 
 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _add(commands, "report", "draw a plan: one HTML file that opens offline")
+    parser = _add(commands, "report", "draw a plan, or a fleet's: one HTML file that opens offline")
     parser.add_argument("plan", type=Path, metavar="DIR", help="plan folder")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE.html", help="default: report.html beside plan.json"
@@ -635,9 +635,12 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _report(options: argparse.Namespace, screen: report.Screen) -> int:
-    plan = open_plan(options.plan)
+    known = load_library(options.library).sources
+    if is_fleet(options.plan):
+        text = report.fleet_page(open_fleet(options.plan), options.plan, known)
+    else:
+        text = report.plan_page(open_plan(options.plan), options.plan, known)
     output: Path = options.output or options.plan / "report.html"
-    text = report.plan_page(plan, options.plan, load_library(options.library).sources)
     report.write_page(text, output)
     if options.json:
         screen.show_json({"path": str(output), "bytes": len(text.encode())})

@@ -117,9 +117,11 @@ def compact(value: float) -> str:
 
 def dollars(value: float) -> str:
     """US dollars to the cent where cents matter: $1,402, $5.06, $0.0182."""
-    if abs(value) >= 100:
+    if value < 0:
+        return f"-{dollars(-value)}"
+    if value >= 100:
         return f"${value:,.0f}"
-    return f"${value:,.2f}" if abs(value) >= 1 else f"${value:.3g}"
+    return f"${value:,.2f}" if value >= 1 else f"${value:.3g}"
 
 
 def duration(us: float) -> str:

@@ -146,7 +146,8 @@ def _others(plan: Plan) -> Iterator[str]:
     others = [a for a in plan.alternatives if a.feasible and not a.chosen]
     refused = sum(not a.feasible for a in plan.alternatives)
     if not others:
-        yield "No other mode has a plan that meets the tier."
+        if refused:
+            yield "No other mode has a plan that meets the tier."
         return
     yield f"The next best mode, {others[0].mode}, gives {_less(others[0])}."
     if refused:

@@ -9,11 +9,12 @@ from markupsafe import Markup
 
 from disaggc.report.console import amount
 from disaggc.report.html.svg import picture, rect
-from disaggc.report.html.views import MemoryPart
+from disaggc.report.html.views import MemoryPart, Share
 
 MOST_CELLS = 144
 """Cells of a drawing of devices; where there are more devices, a cell stands for several."""
 CELL, GAP = 9.0, 2.0
+COLUMNS = 36
 BAR_WIDTH, BAR_HEIGHT = 320.0, 18.0
 HAIR = 1.5
 
@@ -21,13 +22,13 @@ HAIR = 1.5
 def cells(devices: int, available: int) -> tuple[int, int, int]:
     """How many cells are drawn, how many of them are filled, and how many devices one stands for."""
     each = max(1, math.ceil(available / MOST_CELLS))
-    return math.ceil(available / each), math.ceil(devices / each), each
+    return math.ceil(available / each), math.ceil(min(devices, available) / each), each
 
 
 def device_cells(devices: int, available: int, device: str) -> Markup:
     """A cell for each device (or few), filled where it is used."""
     count, used, each = cells(devices, available)
-    columns = min(count, 36)
+    columns = min(count, COLUMNS)
     rows = math.ceil(count / columns)
     drawn = []
     for k in range(count):
@@ -38,6 +39,30 @@ def device_cells(devices: int, available: int, device: str) -> Markup:
         f"; a cell is {each} devices" if each > 1 else ""
     )
     return picture(columns * (CELL + GAP) - GAP, rows * (CELL + GAP) - GAP, label, drawn, "cells")
+
+
+def shared_cells(shares: Sequence[Share], devices: int, system: str) -> Markup:
+    """A cell for each device (or few) of a kind of machine, in the colour of whom it serves."""
+    count, _, each = cells(devices, devices)
+    drawn = []
+    for k in range(count):
+        row, column = divmod(k, COLUMNS)
+        share = _at(shares, k * each)
+        kind, tip = ("cell", "") if share is None else (f"cell t{share.series % 6}", share.tip)
+        drawn.append(rect(column * (CELL + GAP), row * (CELL + GAP), CELL, CELL, kind, tip, radius=1.5))
+    rows = math.ceil(count / COLUMNS)
+    told = "; ".join(share.tip for share in shares)
+    label = f"{devices:,} devices of {system}: {told or 'none set aside'}"
+    return picture(min(count, COLUMNS) * (CELL + GAP), rows * (CELL + GAP), label, drawn, "cells")
+
+
+def _at(shares: Sequence[Share], device: int) -> Share | None:
+    """Whose the nth device is; None for one that nobody has."""
+    for share in shares:
+        if device < share.devices:
+            return share
+        device -= share.devices
+    return None
 
 
 def memory_bar(parts: Sequence[MemoryPart], capacity: float) -> Markup:

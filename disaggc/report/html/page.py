@@ -17,6 +17,7 @@ from disaggc.report.html.views import (
     ROLE_GROUPS,
     Fact,
     FleetPicture,
+    MachineUse,
     Pareto,
     Rejection,
     Roofline,
@@ -38,12 +39,14 @@ class Section:
         anchor: Its name in links, unique on the page.
         lead: What it says, in a sentence.
         body: Markup.
+        link: What the list of sections calls it; '' leaves it out; default: its title.
     """
 
     anchor: str
     title: str
     lead: str
     body: Markup
+    link: str | None = None
 
 
 @functools.cache
@@ -93,6 +96,13 @@ def fleet_section(view: FleetPicture, anchor: str = "fleet") -> Section:
     return Section(
         anchor, "What sits where", "Each pool, what it does, and one of its devices' memory.", body
     )
+
+
+def machines_section(machines: Sequence[MachineUse], tiers: Sequence[str], lead: str) -> Section:
+    """Every device of the machines that are used, in the colour of the tier that it serves."""
+    drawn = [(one, fleet.shared_cells(one.shares, one.devices, one.system)) for one in machines]
+    body = render("machines.html.j2", drawn=drawn, tiers=tiers)
+    return Section("machines", "Who has which machine", lead, body)
 
 
 def timeline_section(views: Sequence[Timeline], lead: str, anchor: str = "timeline") -> Section:

@@ -49,6 +49,16 @@ def _figure(row: Mapping[str, str]) -> Figure:
     return Figure(float(row["value"]), row["unit"], *told)
 
 
+def link_rates(folder: Path) -> dict[str, float]:
+    """System to the bytes per second that one of them takes in from outside, as a plan was priced.
+
+    Raises:
+        PlanError: machines.csv is missing.
+    """
+    name = "scale_out.bandwidth_one_way"
+    return {m.name: m.figures[name].si for m in read_machines(folder).values() if name in m.figures}
+
+
 def read_op_classes(folder: Path) -> dict[str, list[OpClass]]:
     """All ops of one kind, role and phase as one, by pool, in order of first appearance.
 

@@ -101,6 +101,25 @@ class FleetPicture:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Devices of a kind of machine that serve one tier; ``series`` picks its colour."""
+
+    devices: int
+    series: int
+    tip: str
+
+
+@dataclass(frozen=True, slots=True)
+class MachineUse:
+    """All used machines of one kind, and who has their devices."""
+
+    system: str
+    told: str
+    devices: int
+    shares: tuple[Share, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Roof:
     """A rate that arithmetic in a format cannot exceed, FLOP/s."""
 

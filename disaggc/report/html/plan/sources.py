@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from disaggc.plans import Plan
 from disaggc.report.html.tables import Machine
 from disaggc.report.html.views import SourceRow, Sources
 from disaggc.targets import Confidence, Figure, Source
@@ -14,9 +13,10 @@ UNPRICED = (".sparse.", "bandwidth_both_ways")
 """Parts of the names of figures that no prediction rests on."""
 
 
-def sources(plan: Plan, machines: Mapping[str, Machine], known: Mapping[str, Source]) -> tuple[Sources, ...]:
+def sources(
+    used: set[str], machines: Mapping[str, Machine], known: Mapping[str, Source]
+) -> tuple[Sources, ...]:
     """Every figure that predictions or prices rest on, by system, those that are used first."""
-    used = {pool.system for pool in plan.pools}
     ordered = sorted(machines.values(), key=lambda m: m.name not in used)
     return tuple(_sources(machine, known) for machine in ordered)
 
