@@ -230,7 +230,8 @@ def _check_objective(objective: Objective, where: str) -> None:
         ("then", objective.then, (*MAXIMISED, *MINIMISED)),
     ):
         if name and name not in known:
-            choices = " or ".join(f"'{choice}'" for choice in known)
+            *others, last = (f"'{choice}'" for choice in known)
+            choices = f"{', '.join(others)} or {last}" if others else last
             raise JobError(f"{where}: [objective] {what} = '{name}' is unknown. Use {choices}.")
     if objective.then == objective.name:
         raise JobError(f"{where}: [objective] then = '{objective.then}' is the first objective already.")

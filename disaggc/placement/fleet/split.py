@@ -224,30 +224,27 @@ class Splits:
 
     def offer(self, book: Book) -> None:
         """Add the best of each size of the feed-forward side, where it can be better than what is known."""
-        known = [
-            book.best(self.tier, "decode", self.group.system.name, self._uses(g)) for g in self.away.groups
-        ]
+        tally = book.tally(self.tier, self.mode)
+        if not self.ceiling:
+            self._note_first(tally)
+            return
+        home = self.group.system.name
+        known = [book.best(self.tier, "decode", home, self._uses(g)) for g in self.away.groups]
         kept = np.flatnonzero(np.array(known) < self.ceiling)
         if len(kept) < len(known):
-            tally = book.tally(self.tier, split_mode(self.group.system, self.away.groups[0].system))
             tally.beaten_requests_per_s = max(tally.beaten_requests_per_s, self.ceiling)
-        if 0 < len(kept) < len(known):
+        if len(kept):
             parts = self.wanted, self.table, self.tier, self.home, self.away[kept], self.wires, self.joined
-            Splits(*parts).offer(book)
-        elif len(kept):
-            self._offer_all(book)
+            (self if len(kept) == len(known) else Splits(*parts))._offer_all(book, tally)
 
-    def _offer_all(self, book: Book) -> None:
-        mode = split_mode(self.group.system, self.away.groups[0].system)
-        tally, most = book.tally(self.tier, mode), self.most()
-        first = np.zeros(most.shape, dtype=np.intp)
-        fit = self.fits(first)
-        tally.fits += int(fit.sum()) * len(self.requests)
-        if fit.any():
-            token_s = float(self.steps(first)[fit].min()) / self.load.accepted
-            tally.fastest_token_s = min(tally.fastest_token_s, token_s)
-        else:
-            self._note_shortage(tally)
+    @property
+    def mode(self) -> str:
+        """As reported."""
+        return split_mode(self.group.system, self.away.groups[0].system)
+
+    def _offer_all(self, book: Book, tally: Tally) -> None:
+        self._note_first(tally)
+        most = self.most()
         if (most < 0).all():
             return
         at = np.maximum(most, 0)
@@ -255,18 +252,31 @@ class Splits:
         rates = np.where(most >= 0, in_flight / (step * self.load.steps), 0.0)
         rates = np.minimum(rates, taking_in(self.wanted, self.tier, self.group))
         for chosen in self._best_of_each_size(rates):
-            book.offer(self._column(mode, rates, step, at, chosen))
+            book.offer(self._column(rates, step, at, chosen))
+
+    def _note_first(self, tally: Tally) -> None:
+        """What becomes of the fewest requests: the fastest token, or what memory lacks."""
+        first = np.zeros((len(self.away.groups), self.away.weights.shape[1], len(FLYING)), dtype=np.intp)
+        fit = self.fits(first)
+        tally.fits += int(fit.sum()) * len(self.requests)
+        if fit.any():
+            token_s = float(self.steps(first)[fit].min()) / self.load.accepted
+            tally.fastest_token_s = min(tally.fastest_token_s, token_s)
+        else:
+            self._note_shortage(tally)
 
     def _note_shortage(self, tally: Tally) -> None:
-        """The least that the side that is short lacks for one request a replica."""
-        one = np.ones((1, 1, 1))
-        for side, shape in ((self.home, slice(0, 1)), (self.away, slice(None))):
-            needed = self._needed(side, shape, one).min(axis=(-2, -1)).reshape(-1)
-            short = needed - side.usable
-            k = int(short.argmin())
-            if short[k] > 0:
-                devices = side.groups[k].devices
-                tally.lacks(float(needed[k]) * devices, float(side.usable[k]) * devices)
+        """The least that any cut lacks for one request a replica, on the side that is shorter."""
+        one, sides = np.ones((1, 1, 1)), (self.home, self.away)
+        needed = [self._needed(side, slice(None), one)[..., 0] for side in sides]
+        short = [n - side.usable[:, None] for n, side in zip(needed, sides, strict=True)]
+        worst = np.maximum(*short)
+        shape, cut = np.unravel_index(int(worst.argmin()), worst.shape)
+        which = int(short[1][shape, cut] > short[0][0, cut])
+        row = int(shape) if which else 0
+        devices = sides[which].groups[row].devices
+        usable = float(sides[which].usable[row])
+        tally.lacks(float(needed[which][row, cut]) * devices, usable * devices)
 
     def _best_of_each_size(self, rates: Array) -> list[tuple[int, int, int]]:
         best: dict[int, tuple[float, int]] = {}
@@ -285,14 +295,12 @@ class Splits:
         uses[away.system.name] = uses.get(away.system.name, 0) + away.reserved
         return tuple(sorted(uses.items()))
 
-    def _column(
-        self, mode: str, rates: Array, step: Array, at: Index, chosen: tuple[int, int, int]
-    ) -> Column:
+    def _column(self, rates: Array, step: Array, at: Index, chosen: tuple[int, int, int]) -> Column:
         away = self.away.groups[chosen[0]]
         return Column(
             self.tier,
             "decode",
-            mode,
+            self.mode,
             self.group.system.name,
             self._uses(away),
             float(rates[chosen]),
