@@ -595,6 +595,9 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a system of the fleet, or one word of its name (0 leaves it out), a number of all tiers, or "
         "TIER.NUMBER; and its values",
     )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.html", help="draw it, too: one page that opens offline"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     _add_library(parser)
     parser.set_defaults(run=_compare)
@@ -607,10 +610,16 @@ def _compare(options: argparse.Namespace, screen: report.Screen) -> int:
     with screen.progress() as tell:
         settings = Options(library=options.library, tell=tell)
         found = compare(load_job(options.job), options.job.parent, name, values, settings)
+    data = report.comparison_data(name, found)
+    if options.output is not None:
+        text = report.sweep_page(name, data["rows"], f"disaggc {__version__}")
+        report.write_page(text, options.output)
     if options.json:
-        screen.show_json(report.comparison_data(name, found))
+        screen.show_json(data)
     else:
         screen.show(*report.comparison(name, found))
+        if options.output is not None:
+            screen.say(f"Wrote {options.output}.")
     return 0 if any(row.best is not None for row in found) else 3
 
 
