@@ -35,21 +35,29 @@ OP_COLUMNS = ("phase", "node", "name", "op", "layer", "role", "pool", "stage", "
 
 
 @contextlib.contextmanager
-def fresh_folder(output: Path, force: bool) -> Iterator[Path]:
+def fresh_folder(output: Path, force: bool, what: str = "plan", holds: str = "plan.json") -> Iterator[Path]:
     """A temporary folder that becomes ``output`` if the block ends well, and vanishes otherwise.
 
     With ``force`` an existing ``output`` is moved aside, and back if the new one cannot take its place; it
     is never half overwritten, not by an error and not by Ctrl-C.
 
+    Args:
+        output: The folder to be.
+        force: Whether it may replace one.
+        what: What the folder is, for messages.
+        holds: The file by which a folder of that kind is known; no other is replaced.
+
     Raises:
         OutputError: ``output`` exists, or its parent cannot be written.
     """
     if output.exists() and not output.is_dir():
-        raise OutputError(f"'{output}' is a file, and a plan is a folder. Choose another name.")
+        raise OutputError(f"'{output}' is a file, and a {what} is a folder. Choose another name.")
     if output.exists() and not force:
         raise OutputError(f"'{output}' exists already. Choose another folder, or add --force to replace it.")
-    if output.exists() and not (output / "plan.json").is_file() and any(output.iterdir()):
-        raise OutputError(f"'{output}' holds no plan, so --force will not replace it. Choose another folder.")
+    if output.exists() and not (output / holds).is_file() and any(output.iterdir()):
+        raise OutputError(
+            f"'{output}' holds no {what}, so --force will not replace it. Choose another folder."
+        )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
