@@ -10,12 +10,16 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from disaggc import __version__, report
 from disaggc.errors import DisaggcError, JobError, PlanError
 from disaggc.ir import Graph, print_graph
 from disaggc.plans import Job, ModelSpec, Plan, SearchSpec, TierSpec, dump_plan, load_job, open_plan
 from disaggc.targets import load_library
+
+if TYPE_CHECKING:  # onnxruntime takes its time to load
+    from disaggc.runtime import Execution
 
 FIRST_STEPS = """\
 first steps:
@@ -270,6 +274,47 @@ def _add_prompts(parser: argparse.ArgumentParser, new_tokens: int) -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="onnxruntime threads")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model's folder, if it moved")
     parser.add_argument("--json", action="store_true", help="for programs")
+    _add_execution(parser)
+
+
+def _add_execution(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to execute", "What is not given is as in the plan.")
+    group.add_argument(
+        "--on",
+        choices=("local", "processes"),
+        default="local",
+        help="all executors in this process, or one process each with shared memory",
+    )
+    group.add_argument(
+        "--instances", action="append", default=[], metavar="POOL=N", help="executors of a pool; default 1"
+    )
+    group.add_argument("--micro-batch", type=int, metavar="N", help="requests in a micro-batch")
+    group.add_argument("--micro-batches", type=int, metavar="N", help="in flight, for each executor")
+    group.add_argument("--kv-tokens", type=int, metavar="N", help="tokens that all caches may hold")
+    group.add_argument(
+        "--deadline", type=float, default=60.0, metavar="S", help="seconds a stage may take; then it hangs"
+    )
+
+
+def _execution(options: argparse.Namespace) -> Execution:
+    from disaggc import runtime  # as in _run
+
+    instances = {}
+    for text in options.instances:
+        pool, _, count = text.rpartition("=")
+        if not pool or not count.isdigit():
+            raise JobError(f"--instances {text}: write the pool's name and a number, such as POOL=2.")
+        instances[pool] = int(count)
+    if options.deadline <= 0:
+        raise JobError(f"--deadline {options.deadline:g} leaves no time. Give seconds above 0.")
+    return runtime.Execution(
+        on=options.on,
+        instances=instances,
+        micro_batch=options.micro_batch,
+        micro_batches=options.micro_batches,
+        kv_tokens=options.kv_tokens,
+        deadline_s=options.deadline,
+    )
 
 
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -296,14 +341,24 @@ def _run(options: argparse.Namespace, screen: report.Screen) -> int:
         raise JobError("There is no prompt. Add --prompt 'TEXT', or --prompt-ids 1,2,3 with token ids.")
     folder = _model_folder(options)
     prompts = _prompts(options, folder)
-    result = runtime.run(plan, options.plan, folder, prompts, options.max_new_tokens, threads=options.threads)
+    result = runtime.run(
+        plan,
+        options.plan,
+        folder,
+        prompts,
+        options.max_new_tokens,
+        threads=options.threads,
+        execution=_execution(options),
+    )
     tokenizer = runtime.Text(folder) if options.prompt else None
     texts = [tokenizer.text(tokens) for tokens in result.tokens] if tokenizer is not None else []
     if options.json:
         screen.show_json(report.run_data(result, texts))
     else:
         screen.show(*report.run_table(result, texts))
-    return 0
+    for error in result.failures.values():
+        screen.fail(str(error))
+    return 1 if result.failures else 0
 
 
 def _prompts(options: argparse.Namespace, folder: Path) -> list[list[int]]:
@@ -324,7 +379,13 @@ def _verify(options: argparse.Namespace, screen: report.Screen) -> int:
     folder = _model_folder(options)
     prompts = _prompts(options, folder) or _drawn_prompts()
     found = runtime.verify(
-        plan, options.plan, folder, prompts, options.max_new_tokens, threads=options.threads
+        plan,
+        options.plan,
+        folder,
+        prompts,
+        options.max_new_tokens,
+        threads=options.threads,
+        execution=_execution(options),
     )
     if options.json:
         screen.show_json(report.verification_data(found))

@@ -25,11 +25,19 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """How far a micro-batch is: its requests are equally long."""
+    """How far a micro-batch is.
+
+    Attributes:
+        batch: Requests.
+        cached: Tokens of the longest that are cached.
+        new: Tokens of each that are computed in this step.
+        each: Tokens of each that are cached [batch], where they are unequally long.
+    """
 
     batch: int
     cached: int
     new: int
+    each: Array | None = None
 
     @property
     def total(self) -> int:
@@ -98,18 +106,22 @@ def _fill(array: Array, feed: Feed, content: Array | int) -> None:
 
 def _content(feed: Feed, lengths: Lengths, tokens: Array) -> Array | int:
     """What a feed holds; a number fills all of it."""
+    each = lengths.each
     match feed.kind:
         case "token_ids":
             return tokens
         case "position_ids":
-            return np.arange(lengths.cached, lengths.total)
+            steps = np.arange(lengths.new)
+            return lengths.cached + steps if each is None else each[:, None] + steps
         case "attention_mask":
-            return 1
+            return 1 if each is None else np.arange(lengths.total) < each[:, None] + lengths.new
         case "past_lengths":
-            return lengths.total - 1
+            return lengths.total - 1 if each is None else each + (lengths.new - 1)
         case "write_indices":
-            return lengths.cached
-        case "total_length" | "kv_lengths":
+            return lengths.cached if each is None else each
+        case "kv_lengths":
+            return lengths.total if each is None else each + lengths.new
+        case "total_length":
             return lengths.total
         case "unknown":
             raise JobError(

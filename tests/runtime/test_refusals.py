@@ -107,7 +107,7 @@ def test_a_token_beyond_the_vocabulary_is_refused(plan: Plan, tmp_path: Path, mo
     ("prompts", "steps", "message"),
     [
         ([], 1, "There is no prompt"),
-        ([[1], []], 1, "Prompt 1 is empty"),
+        ([[], []], 1, "Prompt 0 is empty"),
         ([[1, -2]], 1, "Prompt 0 has the token id -2"),
         ([[1]], 0, "Cannot generate 0 tokens"),
     ],
@@ -117,6 +117,25 @@ def test_prompts_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(JobError, match=message):
         run(plan, tmp_path, model_folder, prompts, steps)
+
+
+@pytest.mark.parametrize(
+    ("poisoned", "message"),
+    [
+        ([], "Prompt 1 is empty"),
+        ([3, -2], "Prompt 1 has the token id -2"),
+        ([3, 512], "Token id 512 is not in the model's vocabulary"),
+        ([3] * 250, "250 tokens and 9 more are to come: 259, but the model's cache holds 256"),
+    ],
+)
+def test_a_poisoned_request_fails_alone(
+    plan: Plan, tmp_path: Path, model_folder: Path, poisoned: list[int], message: str
+) -> None:
+    well = [[1, 2], [4, 5]]
+    expected = run(plan, tmp_path, model_folder, well, 9).tokens
+    found = run(plan, tmp_path, model_folder, [well[0], poisoned, well[1]], 9)
+    assert message in str(found.failures[1])
+    assert found.tokens == (expected[0], (), expected[1])
 
 
 def test_an_input_of_unknown_use_is_named(plan: Plan, tmp_path: Path, model_folder: Path) -> None:
