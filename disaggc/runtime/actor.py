@@ -33,12 +33,12 @@ from disaggc.runtime.commands import (
 from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.executor import PHASES, Executor
 from disaggc.runtime.feeds import Feeder
-from disaggc.runtime.group import Group
+from disaggc.runtime.group import Group, Sent
 from disaggc.runtime.messages import DRIVER, Address, Kind, Message
-from disaggc.runtime.program import Program, names_of, program_of
+from disaggc.runtime.program import Program, program_of
 from disaggc.runtime.states import Piece, trimmed
-from disaggc.runtime.tensors import Array, last_rows, nbytes, view, wrap
-from disaggc.runtime.wiring import Phase, Ports, Wiring, phase_of, wire
+from disaggc.runtime.tensors import Array, last_rows, nbytes, same, view, wrap
+from disaggc.runtime.wiring import Hop, Phase, Ports, Wiring, phase_of, wire
 
 
 class Endpoint(Protocol):
@@ -85,7 +85,7 @@ class Actor:
         self._traffic: dict[str, Traffic] = {}
         self.carried: list[Carried] | None = None
         """What arrived when, if somebody wants to know."""
-        self.now: Callable[[int], None] = lambda _: None
+        self.now: Callable[[int], None] | None = None
         """Told which micro-batch is being worked on."""
 
     # what it is told -----------------------------------------------------------------------------
@@ -236,6 +236,7 @@ class Actor:
             tokens=tokens,
             heirs=heirs,
             keep_logits=order.keep_logits,
+            is_ragged=bool((cached != cached[0]).any()),
             left=steps,
         )
         self._groups[order.group] = group
@@ -267,7 +268,7 @@ class Actor:
     def _arrive(self, group: Group, message: Message) -> None:
         """What a stage waits for is here: values, or another pool's word that it is done."""
         if message.kind is Kind.VALUES:
-            names = names_of(group.wiring, message.index, self.address.pool)
+            names = group.program.arrivals[message.index]
             self._executor.receive(group.number, names, message.tensors)
         group.arrived.add(message.index)
         if group.is_going:
@@ -305,7 +306,7 @@ class Actor:
         self._executor.receive(group.number, tuple(feeds), tuple(feeds.values()))
         group.is_going = True
         for index, hop in group.program.lends:
-            self._send(group, hop.target, Kind.VALUES, index, self._executor.values(group.number, hop.names))
+            self._send_values(group, index, hop)
         self._advance(group)
 
     def _advance(self, group: Group) -> None:
@@ -315,15 +316,15 @@ class Actor:
             turn = turns[group.turn]
             if not turn.needs <= group.arrived:
                 return
-            self.now(number + 1)
+            if self.now is not None:
+                self.now(number + 1)
             try:
                 self._executor.run(number, group.step, phase, turn.stage)
             except DisaggcError as error:
                 self._fail(number, error)
                 return
             for hop in turn.hops:
-                values = self._executor.values(number, hop.names)
-                self._send(group, hop.target, Kind.VALUES, turn.stage, values)
+                self._send_values(group, turn.stage, hop)
             group.turn += 1
         if group.program.awaited <= group.arrived:
             self._finish(group)
@@ -343,8 +344,10 @@ class Actor:
             self._lead(group, chosen)
         elif not (program.is_started or group.is_over):
             self._ready.append(group)
-        self._take_early(group)
-        self.now(0)
+        if group.early:
+            self._take_early(group)
+        if self.now is not None:
+            self.now(0)
 
     def _choose(self, group: Group) -> Array:
         """Greedy: the likeliest token [rows], the lowest id among equals."""
@@ -406,12 +409,21 @@ class Actor:
     def _send(self, group: Group, pool: str, kind: Kind, index: int, tensors: tuple[OrtValue, ...]) -> None:
         message = Message(kind, group.number, group.step, index, tensors)
         self._endpoint.send(Address(pool, group.route[pool]), message)
-        if kind is Kind.VALUES:
-            traffic = self._traffic.setdefault(pool, Traffic())
-            traffic.messages += 1
-            traffic.tensors += len(tensors)
-            for value in tensors:
-                traffic.nbytes += nbytes(value)
+
+    def _send_values(self, group: Group, index: int, hop: Hop) -> None:
+        """Send what a stage wrote, or a state that is lent, and count it."""
+        tensors = self._executor.values(group.number, hop.names)
+        key = (index, hop.target)
+        known = group.sent.get(key)
+        if known is None or not same(known.tensors, tensors):
+            address = Address(hop.target, group.route[hop.target])
+            known = group.sent[key] = Sent(address, tensors, sum(nbytes(value) for value in tensors))
+        message = Message(Kind.VALUES, group.number, group.step, index, known.tensors)
+        self._endpoint.send(known.address, message)
+        traffic = self._traffic.get(hop.target) or self._traffic.setdefault(hop.target, Traffic())
+        traffic.messages += 1
+        traffic.tensors += len(tensors)
+        traffic.nbytes += known.nbytes
 
     def _fail(self, number: int, error: DisaggcError) -> None:
         """Give a micro-batch up, and say why; others go on."""

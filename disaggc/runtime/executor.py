@@ -202,8 +202,11 @@ class Executor:
         aliased = {s.present: memory.values[s.past] for s in states if s.past in wiring.aliased}
         memory.values.update(aliased)
         presents = {state.present for state in states}
-        steady = {n for n, shape in written.items() if n not in presents and wiring.is_steady(shape)}
-        return BoundStage(self._sessions[phase, index], aliased, steady)
+        others = {name for name in written if name not in presents}
+        steady = {name for name in others if wiring.is_steady(written[name])}
+        repeatable = all(state.axis is not None and state.shape[state.axis] == "capacity" for state in states)
+        observed = others - steady if repeatable else set()
+        return BoundStage(self._sessions[phase, index], aliased, steady, observed)
 
     def _token_ids(self, memory: _Memory) -> set[int]:
         held = [memory.values[name] for name in self._tokens if name in memory.values]

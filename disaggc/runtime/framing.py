@@ -17,7 +17,7 @@ import numpy as np
 from disaggc.errors import PlanError
 from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.messages import Kind, Message
-from disaggc.runtime.tensors import Array, blank, flat, view
+from disaggc.runtime.tensors import Array, blank, flat, same, view
 
 _HEADER = struct.Struct("<HHIIiIQ")
 """Kind, tensors, group, step, index, bytes of the description, time."""
@@ -83,7 +83,7 @@ class Packer:
     def _known(self, message: Message) -> _Sent:
         key = (message.group, message.kind, message.index)
         known = self._sent.get(key)
-        if known is None or not _same(known.tensors, message.tensors):
+        if known is None or not same(known.tensors, message.tensors):
             known = self._sent[key] = _describe(message.tensors)
         return known
 
@@ -132,10 +132,6 @@ class Unpacker:
         if known is None or self._reuse(key[0], step):
             self._received[key] = found
         return found
-
-
-def _same(a: Sequence[OrtValue], b: Sequence[OrtValue]) -> bool:
-    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
 
 
 def _describe(tensors: Sequence[OrtValue]) -> _Sent:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.feeds import Feeder, Lengths
 from disaggc.runtime.messages import Address, Message
 from disaggc.runtime.program import Program
 from disaggc.runtime.tensors import Array
 from disaggc.runtime.wiring import Wiring
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent last time, which is what will be sent next time if buffers stay."""
+
+    address: Address
+    tensors: tuple[OrtValue, ...]
+    nbytes: int
 
 
 @dataclass(slots=True)
@@ -38,12 +48,14 @@ class Group:
     tokens: Array
     heirs: Mapping[str, int]
     keep_logits: bool
+    is_ragged: bool
     left: int = 1
     step: int = 0
     turn: int = 0
     is_going: bool = False
     is_over: bool = False
     arrived: set[int] = field(default_factory=set)
+    sent: dict[tuple[int, str], Sent] = field(default_factory=dict)
     early: list[tuple[Address, Message]] = field(default_factory=list)
     chosen: list[Array] = field(default_factory=list)
     logits: list[Array] = field(default_factory=list)
@@ -51,9 +63,8 @@ class Group:
     @property
     def lengths(self) -> Lengths:
         """How far its requests are."""
-        longest = int(self.cached.max())
-        ragged = bool((self.cached != longest).any())
-        return Lengths(len(self.cached), longest, self.new, self.cached if ragged else None)
+        each = self.cached if self.is_ragged else None
+        return Lengths(len(self.cached), int(self.cached.max()), self.new, each)
 
     def end_step(self) -> None:
         """Get ready for the next one."""

@@ -90,12 +90,13 @@ class InProcess:
         self._events.clear()
         return events
 
-    def recover(self) -> None:
+    def recover(self) -> int:
         """Forget everything."""
         self._post.clear()
         self._events.clear()
         for actor in self._actors.values():
             actor.reset()
+        return 0
 
     def report(self) -> Sequence[Reported]:
         """What each executor did since the last report."""

@@ -116,6 +116,11 @@ class Processes:
                 self._tell(process, Connect(self._stages))
             stack.pop_all()
 
+    @property
+    def pids(self) -> Mapping[Address, int]:
+        """The number of each executor's process in the system."""
+        return {address: process.pid for address, process in self._processes.items()}
+
     def order(self, address: Address, order: Order) -> None:
         """Tell an executor to do something; if it is gone, ``wait`` will say so."""
         self._tell(self._processes[address], order)
@@ -136,8 +141,8 @@ class Processes:
                 return events
             self._sleep(end - monotonic())
 
-    def recover(self) -> None:
-        """Replace executors that are gone, and empty all others.
+    def recover(self) -> int:
+        """Replace executors that are gone, and empty all others; how many were replaced.
 
         Raises:
             ExecutorError: They cannot be started.
@@ -159,6 +164,7 @@ class Processes:
         self._bring_up(gone)
         for address, process in self._processes.items():
             self._tell(process, Connect(self._stages) if address in gone else Resume(epoch))
+        return len(gone)
 
     def report(self) -> Sequence[Reported]:
         """What each executor did since the last report; nothing of one that is gone."""

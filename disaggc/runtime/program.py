@@ -8,7 +8,7 @@ the lead when they are done.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from disaggc.runtime.wiring import Hop, Phase, Wiring
@@ -45,6 +45,7 @@ class Program:
         started: The pools that wait for this lead's word.
         awaited: What the lead waits for after its last stage: last stages of pools that report.
         reports: Whether it tells the lead when it is done.
+        arrivals: What arrives here, by the index under which it does.
     """
 
     phase: Phase
@@ -57,6 +58,7 @@ class Program:
     started: tuple[str, ...]
     awaited: frozenset[int]
     reports: bool
+    arrivals: Mapping[int, tuple[str, ...]]
 
 
 def lent_index(number: int) -> int:
@@ -64,8 +66,7 @@ def lent_index(number: int) -> int:
     return -1 - number
 
 
-def names_of(wiring: Wiring, index: int, target: str) -> tuple[str, ...]:
-    """The values that arrive at a pool under an index."""
+def _names(wiring: Wiring, index: int, target: str) -> tuple[str, ...]:
     if index < 0:
         return wiring.lent[-1 - index].names
     return next((hop.names for hop in wiring.hops[index] if hop.target == target), ())
@@ -96,6 +97,7 @@ def program_of(wiring: Wiring, phase: Phase, pool: str, token_inputs: Collection
         started=waiting if pool == lead else (),
         awaited=frozenset(reporting.values()) if pool == lead else frozenset(),
         reports=pool in reporting,
+        arrivals={need: _names(wiring, need, pool) for turn in turns for need in turn.needs},
     )
 
 

@@ -263,7 +263,6 @@ class Scheduler:
 
     def _recover(self, lost: Lost) -> None:
         """Start again from what every request has said."""
-        self.restarts += len(lost.addresses)
         self._losses += 1
         lives = [live for lane in self._lanes for batch in lane.all for _, live in batch.live()]
         for number in lost.groups & self._at_work.keys():
@@ -277,7 +276,7 @@ class Scheduler:
                 f"Executors were lost {self._losses} times in a row ({lost.reason}). "
                 f"Look for what ends them: memory, or limits of this machine."
             )
-        self._transport.recover()
+        self.restarts += self._transport.recover()
         self._requeue(lives)
 
     def _requeue(self, lives: Sequence[Live]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -81,6 +82,15 @@ def blank(shape: Sequence[int], number: int) -> tuple[Array, OrtValue]:
     """A tensor to be filled, as an array and as what onnxruntime reads, over one memory."""
     array = np.empty(shape, _BY_NUMBER[number])
     return array, as_type(array, number)
+
+
+def same(a: Sequence[OrtValue], b: Sequence[OrtValue]) -> bool:
+    """Whether two sequences hold the very same tensors."""
+    if a is b:
+        return True
+    if len(a) != len(b):
+        return False
+    return all(map(operator.is_, a, b))
 
 
 def flat(array: Array) -> Array:

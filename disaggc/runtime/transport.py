@@ -72,8 +72,8 @@ class Transport(Protocol):
             ExecutorError: Something is wrong that no new executor would mend.
         """
 
-    def recover(self) -> None:
-        """After ``Lost``: start new executors for those that are gone; all are empty afterwards.
+    def recover(self) -> int:
+        """After ``Lost``: replace the executors that are gone, and say how many; all are empty afterwards.
 
         Raises:
             ExecutorError: They cannot be started.
