@@ -296,7 +296,7 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _execution(options: argparse.Namespace) -> Execution:
+def _execution(options: argparse.Namespace, traced: bool = False) -> Execution:
     from disaggc import runtime  # as in _run
 
     instances = {}
@@ -314,12 +314,16 @@ def _execution(options: argparse.Namespace) -> Execution:
         micro_batches=options.micro_batches,
         kv_tokens=options.kv_tokens,
         deadline_s=options.deadline,
+        traced=traced,
     )
 
 
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "run", "generate tokens with a plan, on this machine")
     _add_prompts(parser, 32)
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE.json", help="write a timeline of the run for ui.perfetto.dev"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -348,8 +352,10 @@ def _run(options: argparse.Namespace, screen: report.Screen) -> int:
         prompts,
         options.max_new_tokens,
         threads=options.threads,
-        execution=_execution(options),
+        execution=_execution(options, traced=options.trace is not None),
     )
+    if options.trace is not None:
+        runtime.write_timeline(plan, result, options.trace)
     tokenizer = runtime.Text(folder) if options.prompt else None
     texts = [tokenizer.text(tokens) for tokens in result.tokens] if tokenizer is not None else []
     if options.json:

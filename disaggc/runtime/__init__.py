@@ -11,6 +11,7 @@ from disaggc.runtime.reference import deploy_reference
 from disaggc.runtime.requests import Request
 from disaggc.runtime.results import Link, PhaseTime, RunResult, StageTime
 from disaggc.runtime.text import Text
+from disaggc.runtime.timeline import write_timeline
 from disaggc.runtime.transport import Transport
 from disaggc.runtime.verify import Comparison, Verification, verify
 
@@ -30,4 +31,5 @@ __all__ = [
     "deploy_reference",
     "run",
     "verify",
+    "write_timeline",
 ]

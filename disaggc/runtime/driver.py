@@ -135,6 +135,11 @@ class Deployment:
         return result_of(self._plan, self._transport, scheduler, lives, keep_logits)
 
     @property
+    def is_ragged(self) -> bool:
+        """Whether requests of unequal length share micro-batches; False until it mattered."""
+        return bool(self._ragged)
+
+    @property
     def _micro_batches(self) -> int:
         """In one process there is nothing to overlap micro-batches with, unless it is asked for."""
         if not self._transport.is_parallel and self._execution.micro_batches is None:
@@ -146,7 +151,7 @@ class Deployment:
         if self._ragged is None and len({(len(r.prompt), r.arrival_s) for r in requests}) > 1:
             self._ragged = is_ragged(self._plan, self._probe)
             self._transport.report()
-        return bool(self._ragged)
+        return self.is_ragged
 
     def _probe(self, lives: Sequence[Live], share: bool) -> None:
         self._attempt(lives, share, 1, keep_logits=True)

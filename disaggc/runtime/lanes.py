@@ -21,12 +21,14 @@ class Batch:
     Attributes:
         rows: Its requests; None for one that went on in another micro-batch.
         turn: When it last decoded; prefilled ones are the most urgent.
+        after: The work whose results it goes on with, as indices into all work that was done.
     """
 
     number: int
     phase: Phase
     rows: list[Live | None]
     turn: int = -1
+    after: tuple[int, ...] = ()
 
     def live(self) -> Iterator[tuple[int, Live]]:
         """Its requests that are to go on, with their rows."""

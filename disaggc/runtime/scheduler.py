@@ -49,13 +49,24 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """A micro-batch was at work: from giving it out to hearing of it."""
+    """A micro-batch was at work: from giving it out to hearing of it.
 
+    Attributes:
+        group: The micro-batch.
+        phase: What it did.
+        steps: Steps that it took.
+        tokens: Tokens that went in.
+        start_s, end_s: In seconds after the run has begun.
+        after: What had to be done before, as indices into the work that was done.
+    """
+
+    group: int
     phase: Phase
     steps: int
     tokens: int
     start_s: float
     end_s: float
+    after: tuple[int, ...]
 
 
 class Scheduler:
@@ -165,7 +176,9 @@ class Scheduler:
 
     def _form(self, lane: Lane, members: Sequence[Member], steps: int) -> Batch:
         """Make one micro-batch of them, and let it decode."""
-        batch = Batch(next(self._numbers), "decode", [member.live for member in members])
+        after = {work for member in members for work in member.batch.after}
+        rows: list[Live | None] = [member.live for member in members]
+        batch = Batch(next(self._numbers), "decode", rows, after=tuple(sorted(after)))
         order = Form(
             group=batch.number,
             shares=tuple(_shares(members)),
@@ -235,7 +248,9 @@ class Scheduler:
             live.last_s = now
             if result.logits is not None:
                 live.logits.extend(result.logits[row])
-        self.worked.append(Worked(batch.phase, steps, fed, start - self._begun, now))
+        work = Worked(batch.number, batch.phase, steps, fed, start - self._begun, now, batch.after)
+        batch.after = (len(self.worked),)
+        self.worked.append(work)
         self._losses = 0
         self._rest(lane, batch)
         lane.batches.append(batch)
