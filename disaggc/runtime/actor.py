@@ -8,8 +8,7 @@ micro-batches in flight the attention pool works on one while the FFN pool works
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter_ns
 from typing import Protocol
 
@@ -22,23 +21,22 @@ from disaggc.runtime.commands import (
     Close,
     Failed,
     Form,
-    LinkTally,
     More,
     Prefill,
-    Ran,
     Reported,
     StagePorts,
-    StageTally,
 )
 from disaggc.runtime.engine import OrtValue
-from disaggc.runtime.executor import PHASES, Executor
+from disaggc.runtime.executor import Executor
 from disaggc.runtime.feeds import Feeder
 from disaggc.runtime.group import Group, Sent
 from disaggc.runtime.messages import DRIVER, Address, Kind, Message
+from disaggc.runtime.ports import ports_of, wirings
 from disaggc.runtime.program import Program, program_of
+from disaggc.runtime.reports import Traffic, report_of
 from disaggc.runtime.states import Piece, trimmed
-from disaggc.runtime.tensors import Array, last_rows, nbytes, same, view, wrap
-from disaggc.runtime.wiring import Hop, Phase, Ports, Wiring, phase_of, wire
+from disaggc.runtime.tensors import Array, nbytes, same, view, wrap
+from disaggc.runtime.wiring import Hop, Phase, Wiring
 
 
 class Endpoint(Protocol):
@@ -55,15 +53,6 @@ class Endpoint(Protocol):
 
     def forget(self, group: int) -> None:
         """A micro-batch is over: nothing of it will be sent or read again."""
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What has gone over one way between two pools."""
-
-    messages: int = 0
-    tensors: int = 0
-    nbytes: int = 0
 
 
 class Actor:
@@ -92,11 +81,7 @@ class Actor:
 
     def ports(self) -> tuple[StagePorts, ...]:
         """What its stages read and write."""
-        return tuple(
-            StagePorts(phase, index, _plain(ports.inputs), _plain(ports.outputs))
-            for phase, index in self._executor.tallies
-            for ports in [self._executor.ports(phase, index)]
-        )
+        return tuple(ports_of(self._executor))
 
     def connect(self, stages: Iterable[StagePorts]) -> None:
         """Learn what all stages read and write, and so what to do when."""
@@ -151,16 +136,11 @@ class Actor:
 
     def report(self, threads: int) -> Reported:
         """What was done since the last report."""
-        stages = tuple(StageTally(*k, t.calls, t.nanoseconds) for k, t in self._executor.tallies.items())
-        links = tuple(LinkTally(k, t.messages, t.tensors, t.nbytes) for k, t in self._traffic.items())
-        spans = self._executor.spans
-        ran = tuple(Ran(s.phase, s.index, s.group, s.step, s.start_ns, s.end_ns) for s in spans)
-        carried = tuple(self.carried or ())
-        self._executor.recount()
+        report = report_of(self.address, self._executor, threads, self._traffic, self.carried or ())
         self._traffic = {}
         if self.carried is not None:
             self.carried = []
-        return Reported(*self.address, stages, links, threads, ran, carried)
+        return report
 
     # orders --------------------------------------------------------------------------------------
 
@@ -353,9 +333,9 @@ class Actor:
         """Greedy: the likeliest token [rows], the lowest id among equals."""
         name = self._plan.logits
         (value,) = self._executor.values(group.number, (name,))
-        logits = last_rows(value)
+        logits = group.rows.of(value)
         if group.keep_logits:
-            group.logits.append(logits)
+            group.logits.append(logits.copy())
         chosen: Array = logits.argmax(axis=-1)
         return chosen
 
@@ -420,10 +400,7 @@ class Actor:
             known = group.sent[key] = Sent(address, tensors, sum(nbytes(value) for value in tensors))
         message = Message(Kind.VALUES, group.number, group.step, index, known.tensors)
         self._endpoint.send(known.address, message)
-        traffic = self._traffic.get(hop.target) or self._traffic.setdefault(hop.target, Traffic())
-        traffic.messages += 1
-        traffic.tensors += len(tensors)
-        traffic.nbytes += known.nbytes
+        self._traffic.setdefault(hop.target, Traffic()).add(len(tensors), known.nbytes)
 
     def _fail(self, number: int, error: DisaggcError) -> None:
         """Give a micro-batch up, and say why; others go on."""
@@ -444,21 +421,3 @@ class Actor:
                 size,
             )
         )
-
-
-def wirings(plan: Plan, stages: Iterable[StagePorts]) -> dict[Phase, Wiring]:
-    """How values flow in both phases.
-
-    Raises:
-        PlanError: A stage reads what nobody gives it, or no stage writes the logits.
-    """
-    known = {(stage.phase, stage.index): Ports(stage.inputs, stage.outputs) for stage in stages}
-    found: dict[Phase, Wiring] = {}
-    for phase in PHASES:
-        count = len(phase_of(plan, phase).stages)
-        found[phase] = wire(plan, phase, [known.get((phase, i), Ports({}, {})) for i in range(count)])
-    return found
-
-
-def _plain(ports: Mapping[str, Sequence[int | str | None]]) -> dict[str, tuple[int | str | None, ...]]:
-    return {name: tuple(shape) for name, shape in ports.items()}

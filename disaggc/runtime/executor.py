@@ -40,9 +40,13 @@ class Span:
 
 @dataclass(slots=True)
 class _Memory:
-    """What an executor holds for one micro-batch: tensors by name, and its stages bound to them."""
+    """What an executor holds for one micro-batch: tensors by name, and its stages bound to them.
+
+    ``version`` changes whenever a name comes to mean another tensor.
+    """
 
     values: Values = field(default_factory=dict)
+    version: int = 0
     bound: dict[tuple[Phase, int], BoundStage] = field(default_factory=dict)
 
 
@@ -143,7 +147,10 @@ class Executor:
         memory = self._groups.get(group)
         if memory is None:
             memory = self._groups[group] = _Memory()
-        memory.values.update(zip(names, tensors, strict=True))
+        for name, tensor in zip(names, tensors, strict=True):
+            if memory.values.get(name) is not tensor:
+                memory.values[name] = tensor
+                memory.version += 1
 
     def values(self, group: int, names: Sequence[str]) -> tuple[OrtValue, ...]:
         """Values of a micro-batch that are here."""
@@ -165,7 +172,8 @@ class Executor:
         try:
             if stage is None:
                 stage = memory.bound[phase, index] = self._bind(memory, phase, index)
-            stage.run(memory.values)
+            if stage.run(memory.values, memory.version):
+                memory.version += 1
         except FAILURES as error:
             where = self._wiring[phase].stages[index].subgraph or f"{phase} stage {index}"
             raise run_error(error, where, self._token_ids(memory)) from error
@@ -178,9 +186,12 @@ class Executor:
 
     def commit(self, group: int, pasts: Collection[str]) -> None:
         """End a step: what was present becomes past."""
-        values = self._groups[group].values
+        memory = self._groups[group]
         for past in pasts:
-            values[past] = values[self._states[past].present]
+            present = memory.values[self._states[past].present]
+            if memory.values[past] is not present:
+                memory.values[past] = present
+                memory.version += 1
 
     def retain(self, group: int, pasts: Collection[str]) -> None:
         """Forget everything of a micro-batch but these states, at the end of a phase."""

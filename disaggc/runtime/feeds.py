@@ -51,6 +51,8 @@ class Feeder:
     def __init__(self, feeds: Sequence[Feed]) -> None:
         self._feeds = feeds
         self._held: dict[str, tuple[Array, OrtValue]] = {}
+        self._steady = {feed.input for feed in feeds if {"cached", "total"}.isdisjoint(feed.shape)}
+        self._size = (0, 0)
 
     def step(self, lengths: Lengths, tokens: Array) -> dict[str, OrtValue]:
         """The feeds of a step.
@@ -63,16 +65,23 @@ class Feeder:
             JobError: Nobody knows what an input is for.
             PlanError: A feed's kind or shape makes no sense.
         """
+        size = (lengths.batch, lengths.new)
+        if size != self._size:
+            self._resize(size)
         return {feed.input: self._tensor(feed, lengths, tokens) for feed in self._feeds}
 
     def _tensor(self, feed: Feed, lengths: Lengths, tokens: Array) -> OrtValue:
-        shape = _shape(feed, lengths)
         held = self._held.get(feed.input)
-        if held is None or held[0].shape != shape:
-            array = np.empty(shape, container(feed.dtype))
+        if held is None or (feed.input not in self._steady and held[0].shape != _shape(feed, lengths)):
+            array = np.empty(_shape(feed, lengths), container(feed.dtype))
             held = self._held[feed.input] = (array, wrap(array))
         _fill(held[0], feed, _content(feed, lengths, tokens))
         return held[1]
+
+    def _resize(self, size: tuple[int, int]) -> None:
+        """Other extents than in the last step: nothing can be kept."""
+        self._held.clear()
+        self._size = size
 
 
 def feed_array(feed: Feed, lengths: Lengths, tokens: Array) -> Array:
@@ -93,7 +102,7 @@ def _shape(feed: Feed, lengths: Lengths) -> tuple[int, ...]:
 
 
 def _fill(array: Array, feed: Feed, content: Array | int) -> None:
-    if isinstance(content, np.ndarray) and content.size == array.size:
+    if isinstance(content, np.ndarray) and content.shape != array.shape and content.size == array.size:
         content = content.reshape(array.shape)
     try:
         array[...] = content

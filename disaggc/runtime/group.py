@@ -9,7 +9,7 @@ from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.feeds import Feeder, Lengths
 from disaggc.runtime.messages import Address, Message
 from disaggc.runtime.program import Program
-from disaggc.runtime.tensors import Array
+from disaggc.runtime.tensors import Array, LastRows
 from disaggc.runtime.wiring import Wiring
 
 
@@ -55,6 +55,7 @@ class Group:
     is_going: bool = False
     is_over: bool = False
     arrived: set[int] = field(default_factory=set)
+    rows: LastRows = field(default_factory=LastRows)
     sent: dict[tuple[int, str], Sent] = field(default_factory=dict)
     early: list[tuple[Address, Message]] = field(default_factory=list)
     chosen: list[Array] = field(default_factory=list)

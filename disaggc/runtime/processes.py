@@ -17,7 +17,6 @@ from typing import TypeVar
 
 from disaggc.errors import ExecutorError
 from disaggc.plans import Plan, dump_plan
-from disaggc.runtime.actor import wirings
 from disaggc.runtime.arena import ASLEEP, EPOCH, Layout
 from disaggc.runtime.bell import wait_readable
 from disaggc.runtime.channel import ClosedError
@@ -37,13 +36,13 @@ from disaggc.runtime.commands import (
 )
 from disaggc.runtime.execution import Execution
 from disaggc.runtime.handles import addresses_of
-from disaggc.runtime.in_process import result_of
 from disaggc.runtime.links import Links
 from disaggc.runtime.messages import DRIVER, Address
+from disaggc.runtime.ports import wirings
 from disaggc.runtime.process import Process, Shared, start
 from disaggc.runtime.ring import fence
 from disaggc.runtime.scheduler import error_of
-from disaggc.runtime.transport import Event, Lost, Order
+from disaggc.runtime.transport import Event, Lost, Order, result_of
 from disaggc.runtime.wiring import Phase, Wiring
 
 T = TypeVar("T", bound=Command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 
-from disaggc.runtime.engine import OrtValue, Session
+from disaggc.runtime.engine import OrtValue, Session, executing
 from disaggc.runtime.failures import FAILURES
 
 Values = MutableMapping[str, OrtValue]
@@ -36,8 +36,9 @@ class BoundStage:
             observed: Outputs that may keep one buffer as long as their shape happens to stay. The
                 stage must do the same when it is run twice for a step.
         """
-        self._session = session
         self._binding = session.io_binding()
+        self._execute = executing(session, self._binding)
+        self._version = -1
         self._inputs = tuple(port.name for port in session.get_inputs())
         self._bound: dict[str, OrtValue] = {}
         self._names = [port.name for port in session.get_outputs()]
@@ -52,25 +53,41 @@ class BoundStage:
             else:
                 self._binding.bind_output(name)
 
-    def run(self, values: Values) -> None:
-        """Take a step: read the inputs from ``values`` and leave the outputs there."""
+    def run(self, values: Values, version: int = -1) -> bool:
+        """Take a step: read the inputs from ``values`` and leave the outputs there.
+
+        Args:
+            values: Tensors by name.
+            version: Another one if any of them became another tensor since the last step; -1 if that
+                is not known.
+
+        Returns:
+            Whether outputs became other tensors.
+        """
+        if version != self._version or version < 0:
+            self._bind_inputs(values)
+            self._version = version
+        for _, name in self._moving:
+            self._binding.bind_output(name)
+        try:
+            self._execute()
+        except FAILURES:
+            if not self._settled:
+                raise
+            self._unsettle()
+            self._execute()
+        if not self._moving:
+            return False
+        self._collect(values)
+        return True
+
+    def _bind_inputs(self, values: Values) -> None:
         bound = self._bound
         for name in self._inputs:
             value = values[name]
             if value is not bound.get(name):
                 self._binding.bind_ortvalue_input(name, value)
                 bound[name] = value
-        for _, name in self._moving:
-            self._binding.bind_output(name)
-        try:
-            self._session.run_with_iobinding(self._binding)
-        except FAILURES:
-            if not self._settled:
-                raise
-            self._unsettle()
-            self._session.run_with_iobinding(self._binding)
-        if self._moving:
-            self._collect(values)
 
     def _collect(self, values: Values) -> None:
         written = self._binding.get_outputs_as_ortvaluevector()

@@ -98,20 +98,28 @@ def flat(array: Array) -> Array:
     return array.reshape(-1).view(np.uint8)
 
 
-def last_rows(value: OrtValue) -> Array:
-    """The last token's row of each request, as a float32 copy.
+class LastRows:
+    """Reads the last token's row of each request off the logits, step after step."""
 
-    Args:
-        value: Logits [batch, tokens, vocabulary], or [batch, vocabulary] of the last token alone.
+    def __init__(self) -> None:
+        self._value: OrtValue | None = None
+        self._rows: Array = np.empty((0, 0), np.float32)
 
-    Returns:
-        [batch, vocabulary].
-    """
-    array = view(value)
-    rows = array[:, -1] if array.ndim == 3 else array
-    if rows.dtype == np.uint16:
-        return (rows.astype(np.uint32) << 16).view(np.float32)
-    return np.array(rows, dtype=np.float32)
+    def of(self, value: OrtValue) -> Array:
+        """The rows [batch, vocabulary] in float32; those of float32 logits last until the next step.
+
+        Args:
+            value: Logits [batch, tokens, vocabulary], or [batch, vocabulary] of the last token alone.
+        """
+        if value is not self._value:
+            array = view(value)
+            self._rows = array[:, -1] if array.ndim == 3 else array
+            self._value = value
+        if self._rows.dtype == np.float32:
+            return self._rows
+        if self._rows.dtype == np.uint16:  # bfloat16: the upper half of a float32
+            return (self._rows.astype(np.uint32) << 16).view(np.float32)
+        return self._rows.astype(np.float32)
 
 
 def nbytes(value: OrtValue) -> int:

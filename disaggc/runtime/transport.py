@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from disaggc.runtime.commands import Close, Failed, Form, More, Prefill, Reported
-from disaggc.runtime.messages import Address
-from disaggc.runtime.tensors import Array
+from disaggc.runtime.messages import Address, Message
+from disaggc.runtime.tensors import Array, view
 from disaggc.runtime.wiring import Phase, Wiring
 
 Order: TypeAlias = Prefill | Form | More | Close
@@ -45,6 +45,12 @@ class Lost:
 
 
 Event: TypeAlias = Result | Failed | Lost
+
+
+def result_of(message: Message) -> Result:
+    """What a message to the driver says."""
+    tokens, *logits = [view(value).copy() for value in message.tensors]
+    return Result(message.group, tokens, logits[0] if logits else None)
 
 
 class Transport(Protocol):
