@@ -2,7 +2,7 @@
 
 Nobody tells it which micro-batch is next. Whichever has its values here goes on, so that with two
 micro-batches in flight the attention pool works on one while the FFN pool works on the other
-(ping-pong). The same code runs in one process and in many; only how messages travel differs.
+(ping-pong). How messages travel is somebody else's business.
 """
 
 from __future__ import annotations
@@ -41,9 +41,6 @@ from disaggc.runtime.wiring import Hop, Phase, Wiring
 
 class Endpoint(Protocol):
     """How an executor's messages leave it."""
-
-    copies: bool
-    """Whether what is sent is copied, so that less to send is less to do."""
 
     def send(self, target: Address, message: Message) -> None:
         """Bring a message to another executor or the driver."""
@@ -377,12 +374,11 @@ class Actor:
             if pool == own or not names:
                 continue
             values = self._executor.values(group.number, names)
-            if self._endpoint.copies:
-                values = tuple(
-                    trimmed(self._states[name], value, int(group.cached.max()))
-                    for name, value in zip(names, values, strict=True)
-                )
-            message = Message(Kind.STATES, group.number, group.step, 0, values)
+            tokens = int(group.cached.max())
+            live = [
+                trimmed(self._states[name], value, tokens) for name, value in zip(names, values, strict=True)
+            ]
+            message = Message(Kind.STATES, group.number, group.step, 0, live)
             self._endpoint.send(Address(pool, instance), message)
         self._executor.retain(group.number, self._bequeathed(own, own))
 

@@ -75,7 +75,7 @@ class Signs:
     """
 
     def __init__(self, memory: Array) -> None:
-        self._words = memory.view(np.uint64).data.cast("B").cast("Q")
+        self._words = memory.data.cast("Q")
 
     def __getitem__(self, field: int) -> int:
         return self._words[field * 8]

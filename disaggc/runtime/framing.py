@@ -12,15 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 
-import numpy as np
-
 from disaggc.errors import PlanError
 from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.messages import Kind, Message
-from disaggc.runtime.tensors import Array, blank, flat, same, view
+from disaggc.runtime.tensors import blank, flat, same, view
 
 _HEADER = struct.Struct("<HHIIiIQ")
 """Kind, tensors, group, step, index, bytes of the description, time."""
+_KINDS = tuple(Kind)
 _TENSOR = struct.Struct("<HHIQ")
 """Element type, extents, padding, bytes; the extents follow as 64-bit numbers."""
 _ALIGNMENT = 8
@@ -32,7 +31,7 @@ Key = tuple[int, int, int]
 @dataclass(slots=True)
 class _Sent:
     tensors: Sequence[OrtValue]
-    arrays: tuple[Array, ...]
+    parts: tuple[memoryview, ...]
     described: bytes
     size: int
 
@@ -40,7 +39,7 @@ class _Sent:
 @dataclass(slots=True)
 class _Received:
     described: bytes
-    arrays: tuple[Array, ...]
+    parts: tuple[memoryview, ...]
     tensors: tuple[OrtValue, ...]
 
 
@@ -54,31 +53,31 @@ class Packer:
         """Bytes that a message takes."""
         return _HEADER.size + self._known(message).size
 
-    def write(self, message: Message, room: Array) -> None:
+    def write(self, message: Message, room: memoryview) -> None:
         """Write a message into room of its ``size``."""
         known = self._known(message)
-        start = _HEADER.size + len(known.described)
-        room[:start] = np.frombuffer(self._head(message, known), np.uint8)
-        for array in known.arrays:
-            room[start : start + array.nbytes] = array
-            start += _aligned(array.nbytes)
+        length = len(known.described)
+        _HEADER.pack_into(
+            room,
+            0,
+            message.kind,
+            len(known.parts),
+            message.group,
+            message.step,
+            message.index,
+            length,
+            perf_counter_ns(),
+        )
+        start = _HEADER.size + length
+        room[_HEADER.size : start] = known.described
+        for part in known.parts:
+            room[start : start + part.nbytes] = part
+            start += _aligned(part.nbytes)
 
     def forget(self, group: int) -> None:
         """A group is over."""
         for key in [key for key in self._sent if key[0] == group]:
             del self._sent[key]
-
-    def _head(self, message: Message, known: _Sent) -> bytes:
-        fixed = _HEADER.pack(
-            message.kind,
-            len(known.arrays),
-            message.group,
-            message.step,
-            message.index,
-            len(known.described),
-            perf_counter_ns(),
-        )
-        return fixed + known.described
 
     def _known(self, message: Message) -> _Sent:
         key = (message.group, message.kind, message.index)
@@ -100,22 +99,22 @@ class Unpacker:
         self._reuse = reuse
         self._received: dict[Key, _Received] = {}
 
-    def read(self, data: Array) -> Message:
+    def read(self, data: memoryview) -> Message:
         """The message in these bytes, which may be overwritten afterwards.
 
         Raises:
             PlanError: The bytes are no message.
         """
         try:
-            kind, count, group, step, index, length, sent_ns = _HEADER.unpack_from(data.data)
+            kind, count, group, step, index, length, sent_ns = _HEADER.unpack_from(data)
             start = _HEADER.size + length
-            described = data[_HEADER.size : start].tobytes()
+            described = bytes(data[_HEADER.size : start])
             found = self._place((group, kind, index), step, described, count)
-            for array in found.arrays:
-                array[...] = data[start : start + array.nbytes]
-                start += _aligned(array.nbytes)
-            return Message(Kind(kind), group, step, index, found.tensors, sent_ns)
-        except (struct.error, ValueError) as error:
+            for part in found.parts:
+                part[:] = data[start : start + part.nbytes]
+                start += _aligned(part.nbytes)
+            return Message(_KINDS[kind], group, step, index, found.tensors, sent_ns)
+        except (struct.error, ValueError, IndexError) as error:
             raise PlanError(f"A message between executors does not read: {error}. Run again.") from error
 
     def forget(self, group: int) -> None:
@@ -142,21 +141,21 @@ def _describe(tensors: Sequence[OrtValue]) -> _Sent:
         for value, array in zip(tensors, views, strict=True)
     )
     size = len(described) + sum(_aligned(array.nbytes) for array in views)
-    return _Sent(tuple(tensors), tuple(flat(array) for array in views), described, size)
+    return _Sent(tuple(tensors), tuple(flat(array).data for array in views), described, size)
 
 
 def _allocate(described: bytes, count: int) -> _Received:
-    at, arrays, tensors = 0, [], []
+    at, parts, tensors = 0, [], []
     for _ in range(count):
         number, rank, _, size = _TENSOR.unpack_from(described, at)
         shape = struct.unpack_from(f"<{rank}Q", described, at + _TENSOR.size)
         array, tensor = blank(shape, number)
         if array.nbytes != size:
             raise ValueError(f"a tensor of shape {list(shape)} has {size} bytes")
-        arrays.append(flat(array))
+        parts.append(flat(array).data)
         tensors.append(tensor)
         at += _TENSOR.size + 8 * rank
-    return _Received(described, tuple(arrays), tuple(tensors))
+    return _Received(described, tuple(parts), tuple(tensors))
 
 
 def _aligned(size: int) -> int:

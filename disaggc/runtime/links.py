@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from disaggc.errors import ExecutorError
 from disaggc.runtime.arena import Layout
@@ -17,8 +16,8 @@ from disaggc.runtime.messages import DRIVER, Address, Message
 from disaggc.runtime.ring import Ring
 from disaggc.runtime.tensors import Array
 
-_REST = 8
-"""Bytes in front of each record: how many of the message are still to come."""
+_REST = struct.Struct("<Q")
+"""In front of each record: how many bytes of the message are still to come."""
 _STALL_S = 100e-6
 
 
@@ -33,14 +32,12 @@ class _Way:
     ring: Ring
     packer: Packer
     unpacker: Unpacker
-    message: Array | None = None
+    message: memoryview | None = None
     filled: int = 0
 
 
 class Links:
     """One process's ends of its rings."""
-
-    copies = True
 
     def __init__(
         self,
@@ -82,10 +79,10 @@ class Links:
         """
         way = self._out[target]
         size = way.packer.size(message)
-        if _REST + size <= way.ring.largest:
-            room = self._room(way.ring, _REST + size)
-            room[:_REST] = 0
-            way.packer.write(message, room[_REST:])
+        if _REST.size + size <= way.ring.largest:
+            room = self._room(way.ring, _REST.size + size)
+            _REST.pack_into(room, 0, 0)
+            way.packer.write(message, room[_REST.size :])
             way.ring.publish()
         else:
             self._send_in_pieces(target, way, message, size)
@@ -121,7 +118,7 @@ class Links:
             way.ring.clear()
         self.restart()
 
-    def _room(self, ring: Ring, size: int) -> Array:
+    def _room(self, ring: Ring, size: int) -> memoryview:
         """Room in a ring; while there is none, messages are taken in, so that nobody waits for us."""
         while (room := ring.reserve(size)) is None:
             self._stalled()
@@ -135,14 +132,14 @@ class Links:
                 yield source, message
 
     def _send_in_pieces(self, target: Address, way: _Way, message: Message, size: int) -> None:
-        whole = np.empty(size, np.uint8)
+        whole = memoryview(bytearray(size))
         way.packer.write(message, whole)
-        piece = way.ring.largest - _REST
+        piece = way.ring.largest - _REST.size
         for start in range(0, size, piece):
             part = whole[start : start + piece]
-            room = self._room(way.ring, _REST + len(part))
-            room[:_REST].view(np.uint64)[0] = size - start - len(part)
-            room[_REST:] = part
+            room = self._room(way.ring, _REST.size + len(part))
+            _REST.pack_into(room, 0, size - start - len(part))
+            room[_REST.size :] = part
             way.ring.publish()
             self._bells[target].ring(self._signs[target])
 
@@ -150,20 +147,20 @@ class Links:
 def _next(way: _Way) -> Message | None:
     """The next whole message on its way, if it is here."""
     while (record := way.ring.peek()) is not None:
-        rest = int(record[:_REST].view(np.uint64)[0])
-        message = _assemble(way, record[_REST:], rest)
+        (rest,) = _REST.unpack_from(record)
+        message = _assemble(way, record[_REST.size :], rest)
         way.ring.release()
         if message is not None:
             return message
     return None
 
 
-def _assemble(way: _Way, part: Array, rest: int) -> Message | None:
+def _assemble(way: _Way, part: memoryview, rest: int) -> Message | None:
     """The message that this part of it completes, if it does."""
     if way.message is None and rest == 0:
         return way.unpacker.read(part)
     if way.message is None:
-        way.message, way.filled = np.empty(len(part) + rest, np.uint8), 0
+        way.message, way.filled = memoryview(bytearray(len(part) + rest)), 0
     way.message[way.filled : way.filled + len(part)] = part
     way.filled += len(part)
     if rest:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import threading
 
-import numpy as np
-
 from disaggc.runtime.tensors import Array
 
 CONTROL_BYTES = 128
@@ -31,9 +29,9 @@ class Ring:
 
     def __init__(self, memory: Array) -> None:
         """Look at a ring that lies in ``memory`` (uint8); all zeros is an empty one."""
-        self._counters = memory[:CONTROL_BYTES].view(np.uint64).data.cast("B").cast("Q")
-        self._data = memory[CONTROL_BYTES:]
-        self._words = self._data.view(np.uint64).data.cast("B").cast("Q")
+        self._counters = memory[:CONTROL_BYTES].data.cast("Q")
+        self._data = memory[CONTROL_BYTES:].data
+        self._words = self._data.cast("Q")
         self._size = len(self._data)
         self._position = self._counters[_WRITTEN]
         self._taken = self._counters[_READ]
@@ -50,7 +48,7 @@ class Ring:
         self._position = self._counters[_WRITTEN]
         self._taken = self._counters[_READ]
 
-    def reserve(self, size: int) -> Array | None:
+    def reserve(self, size: int) -> memoryview | None:
         """Room for a record of ``size`` bytes, not larger than ``largest``; None if it is full."""
         needed = _PREFIX + _aligned(size)
         offset = self._position % self._size
@@ -75,7 +73,7 @@ class Ring:
         """Whether there is something to read."""
         return self._counters[_WRITTEN] != self._taken
 
-    def peek(self) -> Array | None:
+    def peek(self) -> memoryview | None:
         """The next record, until ``release``; None if there is none."""
         if self._counters[_WRITTEN] == self._taken:
             return None

@@ -113,8 +113,6 @@ class Worker:
 
     # the actor's endpoint ------------------------------------------------------------------------
 
-    copies = True
-
     def send(self, target: Address, message: Message) -> None:
         """Bring a message to another executor or the driver."""
         self._links.send(target, message)
