@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -24,6 +25,8 @@ from disaggc.runtime.commands import Command, Open, Opened, StagePorts
 from disaggc.runtime.handles import Handles
 from disaggc.runtime.messages import DRIVER, Address
 from disaggc.runtime.tensors import Array
+
+_MOMENT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ class Process:
 
     def trouble(self, now: float, deadline_s: float) -> str:
         """Why it is lost: it ended, or shows no sign of life; '' if it is well."""
-        code = self._popen.poll()
+        code = self._exit_code()
         if code is not None:
             return f"it was ended by signal {-code}" if code < 0 else f"it ended with code {code}"
         if self.is_lost:
@@ -126,6 +129,14 @@ class Process:
         if self._still(BEATS, now) > deadline_s:
             return f"it showed no sign of life for {deadline_s:g} s"
         return ""
+
+    def _exit_code(self) -> int | None:
+        """How it ended; one that hung up is given a moment to have ended."""
+        if not self.is_lost:
+            return self._popen.poll()
+        with suppress(subprocess.TimeoutExpired):
+            return self._popen.wait(_MOMENT_S)
+        return None
 
     def is_idle(self, now: float, deadline_s: float) -> bool:
         """Whether it has done nothing for so long."""

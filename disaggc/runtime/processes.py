@@ -86,29 +86,14 @@ class Processes:
         self.instances = dict(instances)
         self._deadline_s = execution.deadline_s
         self._start_s = execution.start_s
-        layout = Layout(addresses_of(instances))
-        self._open = Open(
-            secret=secrets.token_hex(16),
-            pool="",
-            instance=0,
-            plan=dump_plan(plan).decode(),
-            folder=str(folder.resolve()),
-            model_folder=str(model_folder.resolve()),
-            threads=threads,
-            instances=self.instances,
-            spin_us=_spin_us(execution, len(layout.addresses) * threads),
-            traced=execution.traced,
-        )
+        self._open = _open_order(plan, folder, model_folder, instances, threads, execution)
+        self._shared = Shared.create(Layout(addresses_of(instances)), self._open.secret)
+        self._processes: dict[Address, Process] = {}
+        self._end = weakref.finalize(self, _end, self._processes, self._shared)
         with ExitStack() as stack:
-            self._shared = Shared.create(layout, self._open.secret)
-            self._processes: dict[Address, Process] = {}
-            self._end = weakref.finalize(self, _end, self._processes, self._shared)
             stack.callback(self._end)
-            self._links = Links(
-                DRIVER, layout, self._shared.memory, self._shared.bells, lambda _a, _b: False, lambda: None
-            )
-            self._signs = layout.signs(self._shared.memory, DRIVER)
-            self._bring_up(layout.addresses)
+            self._listen_in()
+            self._bring_up(self._shared.layout.addresses)
             self._stages = tuple(s for p in self._processes.values() for s in p.opened)
             self.wirings: dict[Phase, Wiring] = wirings(plan, self._stages)
             for process in self._processes.values():
@@ -178,6 +163,14 @@ class Processes:
         self._end()
 
     # starting ------------------------------------------------------------------------------------
+
+    def _listen_in(self) -> None:
+        """Take the driver's place in the shared memory."""
+        shared = self._shared
+        self._signs = shared.layout.signs(shared.memory, DRIVER)
+        self._links = Links(
+            DRIVER, shared.layout, shared.memory, shared.bells, lambda _group, _step: False, lambda: None
+        )
 
     def _bring_up(self, addresses: Sequence[Address]) -> None:
         """Start executors, again if they die meanwhile."""
@@ -270,11 +263,36 @@ class Processes:
         return Lost(tuple(process.address for process in found), first, groups)
 
 
+def _open_order(
+    plan: Plan,
+    folder: Path,
+    model_folder: Path,
+    instances: Mapping[str, int],
+    threads: int,
+    execution: Execution,
+) -> Open:
+    """What every process is told first; who it is comes later."""
+    return Open(
+        secret=secrets.token_hex(16),
+        pool="",
+        instance=0,
+        plan=dump_plan(plan).decode(),
+        folder=str(folder.resolve()),
+        model_folder=str(model_folder.resolve()),
+        threads=threads,
+        instances=dict(instances),
+        spin_us=_spin_us(execution, sum(instances.values()) * threads),
+        traced=execution.traced,
+    )
+
+
 def _spin_us(execution: Execution, threads: int) -> int:
     """Waiting executors may only burn what nobody else needs."""
     if execution.spin_us is not None:
         return execution.spin_us
-    return SPIN_US if threads <= len(os.sched_getaffinity(0)) else 0
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return SPIN_US if threads <= cores else 0
 
 
 def _end(processes: dict[Address, Process], shared: Shared) -> None:
