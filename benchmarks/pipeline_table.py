@@ -5,7 +5,8 @@
 
 The model is compiled so that attention and the rest part in every layer. Each row runs in a process of
 its own, all rows in turn in every round, so that a change of the machine's speed hits them all;
-ratios are taken within a round, and their median is printed, with the lowest and the highest.
+ratios are taken within a round, and their median is printed, with the lowest and the highest. Executors
+that wait spin; the rows with more than one process mean little while anybody else wants the cores.
 
     whole            one onnxruntime session of the whole model, one thread, one request
     whole b=N        the same with N requests in one batch
@@ -84,9 +85,10 @@ def main() -> None:
 def measure(row: Row, folder: Path, model: Path, new_tokens: int) -> float:
     """Decoded tokens per second."""
     plan = open_plan(folder)
-    on = "processes" if row.micro_batches else "local"
     here = Execution(
-        on=on, micro_batch=1 if row.micro_batches else row.requests, micro_batches=max(row.micro_batches, 1)
+        on="processes" if row.micro_batches else "local",
+        micro_batch=1 if row.micro_batches else row.requests,
+        micro_batches=max(row.micro_batches, 1),
     )
     opened = (
         deploy_reference(plan, model.parent, row.threads)

@@ -38,6 +38,9 @@ from disaggc.runtime.states import Piece, trimmed
 from disaggc.runtime.tensors import Array, nbytes, same, view, wrap
 from disaggc.runtime.wiring import Hop, Phase, Wiring
 
+_REMEMBERED = 1024
+"""Micro-batches that were closed: more than can have messages on their way."""
+
 
 class Endpoint(Protocol):
     """How an executor's messages leave it."""
@@ -63,7 +66,7 @@ class Actor:
         self._wirings: dict[Phase, Wiring] = {}
         self._programs: dict[Phase, Program] = {}
         self._groups: dict[int, Group] = {}
-        self._closed: set[int] = set()
+        self._closed: deque[int] = deque(maxlen=_REMEMBERED)
         self._states = {state.past: state for state in plan.states}
         self._orders: deque[Prefill | Form | More | Close] = deque()
         self._ready: deque[Group] = deque()
@@ -156,7 +159,7 @@ class Actor:
             return True
         kept = self._programs["decode"].kept
         return all(
-            share.group in self._closed or not kept or self._executor.holds(share.group, kept)
+            not kept or self._executor.holds(share.group, kept) or share.group in self._closed
             for share in order.shares
         )
 
@@ -222,7 +225,7 @@ class Actor:
         self._start(group)
 
     def _forget(self, number: int) -> None:
-        self._closed.add(number)
+        self._closed.append(number)
         self._groups.pop(number, None)
         self._unknown.pop(number, None)
         self._executor.end(number)

@@ -156,11 +156,15 @@ class Worker:
         return self._actor.work() or busy
 
     def _idle(self) -> None:
-        """Look again and again for a while, then sleep until somebody rings."""
+        """Look again and again for a while, then sleep until somebody rings.
+
+        Between two looks whoever else wants the core may have it.
+        """
         end = perf_counter_ns() + self._spin_ns
         while perf_counter_ns() < end:
             if self._is_wanted():
                 return
+            os.sched_yield()
         self._signs[ASLEEP] = 1
         fence()
         if not self._is_wanted():
