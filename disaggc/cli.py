@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING
 from disaggc import __version__, report
 from disaggc.errors import DisaggcError, JobError, PlanError
 from disaggc.ir import Graph, print_graph
-from disaggc.plans import Job, ModelSpec, Plan, SearchSpec, TierSpec, dump_plan, load_job, open_plan
+from disaggc.plans import (
+    FleetPlan,
+    Job,
+    ModelSpec,
+    Plan,
+    SearchSpec,
+    TierSpec,
+    dump_plan,
+    is_fleet,
+    load_job,
+    open_fleet,
+    open_plan,
+)
 from disaggc.targets import load_library
 
 if TYPE_CHECKING:  # onnxruntime takes its time to load
@@ -173,7 +185,11 @@ A job file says everything (see examples/tiny_moe.toml). Without one, name a mod
   disaggc compile JOB.toml -o out
   disaggc compile MODEL.onnx --system vr-nvl72 --system groq3-lpx=2 --tier gtc2026/premium -o out
 
-Exit code 3: no plan meets the tier; what binds and what would relax it is printed.
+One tier without a demand takes all of the fleet that helps it, as one replica. Several tiers, a demand,
+a [budget] or maximise = "revenue" make replicas that share the fleet (see examples/five_tiers.toml):
+the folder then holds a plan for each kind of replica, and --keep stays near a plan that runs already.
+
+Exit code 3: what must be served cannot be; what binds and what would relax it is printed.
 """
 
 
@@ -185,11 +201,23 @@ def _add_compile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--force", action="store_true", help="replace a plan folder that exists")
     parser.add_argument("--json", action="store_true", help="print plan.json instead of a summary")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="a fleet's plan that runs now: change as little of it as 2 %% of the objective allow",
+    )
     model = parser.add_argument_group("for MODEL.onnx instead of a job file")
     model.add_argument(
         "--system", action="append", default=[], metavar="NAME[=N]", help="a system of the fleet"
     )
-    model.add_argument("--tier", metavar="NAME", help="a declared tier, such as gtc2026/premium")
+    model.add_argument(
+        "--tier",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a declared tier, such as gtc2026/premium; several share the fleet",
+    )
     model.add_argument("--weights", default="as stored", metavar="FORMAT", help="fp8, nvfp4, bf16, ...")
     model.add_argument("--kv", default="as stored", metavar="FORMAT", help="the caches' format")
     model.add_argument("--activations", default="as stored", metavar="FORMAT")
@@ -203,19 +231,30 @@ def _add_compile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _compile(options: argparse.Namespace, screen: report.Screen) -> int:
-    from disaggc.compiler import Options, compile_job  # as in _inspect
+    from disaggc.compiler import Options, compile_fleet, compile_job  # as in _inspect
 
     job, root = _job(options)
     with screen.progress() as tell:
         settings = Options(library=options.library, force=options.force, tell=tell)
-        plan = compile_job(job, root, options.output, settings)
+        plan: Plan | FleetPlan
+        if job.shares_fleet:
+            present = None if options.keep is None else open_fleet(options.keep)
+            plan = compile_fleet(job, root, options.output, settings, present)
+        elif options.keep is not None:
+            raise JobError("--keep is for tiers that share a fleet; this job's one tier has no demand.")
+        else:
+            plan = compile_job(job, root, options.output, settings)
     if options.json:
         sys.stdout.write(dump_plan(plan).decode())
         return 0
     _warn(screen, plan.warnings)
-    screen.show(*report.summary(plan))
-    folder = options.output
-    screen.say(f"Wrote {folder}. Next: disaggc explain {folder}; disaggc verify {folder}")
+    folder, first = options.output, options.output
+    if isinstance(plan, FleetPlan):
+        screen.show(*report.fleet_summary(plan))
+        first = folder / next(r.plan for r in plan.replicas if r.plan)
+    else:
+        screen.show(*report.summary(plan))
+    screen.say(f"Wrote {folder}. Next: disaggc explain {folder}; disaggc verify {first}")
     return 0
 
 
@@ -229,15 +268,18 @@ def _job(options: argparse.Namespace) -> tuple[Job, Path]:
         raise JobError(
             "A model needs a fleet and a tier: add --system NAME[=N] and --tier NAME, or give a JOB.toml."
         )
-    tier = TierSpec(
-        like=options.tier,
-        context_tokens=options.context,
-        input_tokens=options.input_tokens,
-        output_tokens=options.output_tokens,
-        prefix_hit=options.prefix_hit,
+    tiers = tuple(
+        TierSpec(
+            like=name,
+            context_tokens=options.context,
+            input_tokens=options.input_tokens,
+            output_tokens=options.output_tokens,
+            prefix_hit=options.prefix_hit,
+        )
+        for name in options.tier
     )
     model = ModelSpec(str(options.job.name), options.weights, options.kv, options.activations)
-    job = Job(model, _fleet(options.system), (tier,), search=SearchSpec(batch=tuple(options.batch)))
+    job = Job(model, _fleet(options.system), tiers, search=SearchSpec(batch=tuple(options.batch)))
     return job, options.job.parent
 
 
@@ -340,7 +382,7 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _run(options: argparse.Namespace, screen: report.Screen) -> int:
     from disaggc import runtime  # onnxruntime takes its time to load; other commands do without
 
-    plan = open_plan(options.plan)
+    plan = _runnable(options.plan)
     if not options.prompt_ids and not options.prompt:
         raise JobError("There is no prompt. Add --prompt 'TEXT', or --prompt-ids 1,2,3 with token ids.")
     folder = _model_folder(options)
@@ -381,7 +423,7 @@ def _prompts(options: argparse.Namespace, folder: Path) -> list[list[int]]:
 def _verify(options: argparse.Namespace, screen: report.Screen) -> int:
     from disaggc import runtime  # as in _run
 
-    plan = open_plan(options.plan)
+    plan = _runnable(options.plan)
     folder = _model_folder(options)
     prompts = _prompts(options, folder) or _drawn_prompts()
     found = runtime.verify(
@@ -415,6 +457,17 @@ def _drawn_prompts() -> list[list[int]]:
     return [[draw.randrange(1, 200) for _ in range(length)] for length in (5, 9, 5)]
 
 
+def _runnable(folder: Path) -> Plan:
+    """The plan of a folder that can be run by itself."""
+    if is_fleet(folder):
+        parts = sorted(path.name for path in (folder / "deployments").glob("*") if path.is_dir())
+        raise PlanError(
+            f"'{folder}' is the plan of a whole fleet. Run one of its deployments: "
+            f"{', '.join(str(folder / 'deployments' / part) for part in parts)}."
+        )
+    return open_plan(folder)
+
+
 def _model_folder(options: argparse.Namespace) -> Path:
     """Where the model lies: as asked, else where it was compiled from."""
     if options.model is not None:
@@ -437,11 +490,11 @@ def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _explain(options: argparse.Namespace, screen: report.Screen) -> int:
-    plan: Plan = open_plan(options.plan)
+    plan = open_fleet(options.plan) if is_fleet(options.plan) else open_plan(options.plan)
     if options.json:
         sys.stdout.write(dump_plan(plan).decode())
         return 0
-    screen.show(*report.explain(plan))
+    screen.show(*(report.fleet_explain(plan) if isinstance(plan, FleetPlan) else report.explain(plan)))
     _warn(screen, plan.warnings)
     return 0
 
@@ -512,7 +565,8 @@ COMPARE_MORE = """\
 What would one more rack bring? Where does a longer prompt stop to fit?
 
   disaggc compare JOB.toml --with groq3-lpx=0,1,2,4
-  disaggc compare JOB.toml --with input_tokens=1000,4000,16000
+  disaggc compare JOB.toml --with lpx=0,1,2,4,8
+  disaggc compare JOB.toml --with premium.price_usd_per_mtok=15,30,45
 """
 
 
@@ -524,7 +578,8 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         dest="sweep",
         required=True,
         metavar="NAME=A,B,...",
-        help="a system of the fleet (0 leaves it out) or a number of the tier, and its values",
+        help="a system of the fleet, or one word of its name (0 leaves it out), a number of all tiers, or "
+        "TIER.NUMBER; and its values",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     _add_library(parser)

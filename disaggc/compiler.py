@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from disaggc.backends.fleet_folder import write_fleet
 from disaggc.backends.plan_folder import fresh_folder, write_plan
 from disaggc.errors import InfeasiblePlanError
 from disaggc.frontends import OnnxModel, open_model, read_graph, unfused
 from disaggc.ir import Graph
 from disaggc.passes import load_pipeline, run
 from disaggc.placement.decide import Decision, decide
+from disaggc.placement.fleet.decide import FleetDecision, Wish, decide_fleet, signatures
+from disaggc.placement.fleet.request import wanted_of
 from disaggc.placement.objective import SubFleet, choose_fleet
-from disaggc.placement.request import request_of, resolve_tier
-from disaggc.plans import Job, Plan, TierSpec, varied, with_trace
+from disaggc.placement.request import placed, request_of, resolve_tier
+from disaggc.plans import FleetPlan, Job, Plan, TierSpec, varied, with_trace
 from disaggc.targets import load_library
 
 
@@ -65,6 +68,32 @@ def compile_job(job: Job, root: Path, output: Path, options: Options | None = No
         return write_plan(job, tier, best.form, best.graph, best.decision, folder, best.fleets)
 
 
+def compile_fleet(
+    job: Job, root: Path, output: Path, options: Options | None = None, present: FleetPlan | None = None
+) -> FleetPlan:
+    """Compile a job whose tiers share a fleet into a fleet's folder, which appears whole or not at all.
+
+    Args:
+        job: What to serve, where and how well.
+        root: The folder that the job's paths are relative to.
+        output: The folder to write.
+        options: How.
+        present: A plan to stay near.
+
+    Returns:
+        The plan as written.
+
+    Raises:
+        DisaggcError: The model, job, targets or output are at fault, or what must be served cannot be.
+    """
+    options = options or Options()
+    with fresh_folder(output, options.force) as folder:
+        model = Model(root / job.model.onnx, options)
+        best = model.decided_fleet(job, root, present)
+        options.tell("writing subgraphs")
+        return write_fleet(job, best.tiers, best.form, best.graph, best.decision, folder)
+
+
 class Model:
     """A model that jobs are decided for, each of its forms analysed once."""
 
@@ -97,6 +126,21 @@ class Model:
 
         return tier, better_form(self._source, decided, cuts=len(job.fleet) > 1)
 
+    def decided_fleet(self, job: Job, root: Path, present: FleetPlan | None = None) -> DecidedFleet:
+        """The best plan for a job whose tiers share a fleet. The model is taken as it is written.
+
+        Raises:
+            DisaggcError: The model, job or targets are at fault, or what must be served cannot be.
+        """
+        tiers = tuple(resolve_tier(with_trace(tier, root), self._library) for tier in job.tier)
+        graph, draft = self._graph(self._source), None
+        if job.model.draft:
+            draft = placed(analyse(root / job.model.draft, self._options))
+        wanted = wanted_of(job, tiers, graph, self._library, draft)
+        wish = Wish(job.objective.name, job.objective.then, None if present is None else signatures(present))
+        decision = decide_fleet(wanted, wish, self._options.tell)
+        return DecidedFleet(self._source, graph, tiers, decision)
+
     def _graph(self, form: OnnxModel) -> Graph:
         split = form is not self._source
         if split not in self._graphs:
@@ -109,7 +153,7 @@ class Compared:
     """One value of a sweep: the best plan with it, or why there is none."""
 
     value: float
-    best: Decided | None
+    best: Decided | DecidedFleet | None
     reason: str = ""
 
 
@@ -131,7 +175,8 @@ def compare(job: Job, root: Path, name: str, values: Sequence[float], options: O
     for value, one in zip(values, jobs, strict=True):
         options.tell(f"{name} = {value:g}")
         try:
-            found.append(Compared(value, model.decided(one, root)[1]))
+            best = model.decided_fleet(one, root) if job.shares_fleet else model.decided(one, root)[1]
+            found.append(Compared(value, best))
         except InfeasiblePlanError as error:
             found.append(Compared(value, None, str(error).splitlines()[0]))
     return found
@@ -150,6 +195,16 @@ class Decided:
     def score(self) -> float:
         """How good the plan is at the objective; more is better."""
         return self.fleets[0].score if self.fleets else self.decision.answer.tokens_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedFleet:
+    """A model, its tiers with every field filled in, and the best plan for all of them together."""
+
+    form: OnnxModel
+    graph: Graph
+    tiers: tuple[TierSpec, ...]
+    decision: FleetDecision
 
 
 def better_form(source: OnnxModel, decided: Callable[[OnnxModel], Decided], cuts: bool) -> Decided:

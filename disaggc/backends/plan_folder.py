@@ -155,7 +155,7 @@ def _types(graph: Graph, parts: Sequence[Part]) -> dict[str, onnx.TypeProto]:
 def _write_ops(graph: Graph, decision: Decision, spans: Spans, folder: Path) -> str:
     """ops.csv: every op once per phase. Returns its SHA-256."""
     path = folder / "ops.csv"
-    names = [group.system.name for group in decision.answer.configuration.pricing.groups]
+    names = decision.answer.configuration.pricing.names
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("phase", "node", "name", "op", "layer", "role", "pool", "stage"))
@@ -181,7 +181,7 @@ def _plan(
         format=FORMAT,
         version=VERSION,
         compiler=__version__,
-        model=_model_ref(graph),
+        model=model_ref(graph),
         goal=Goal(
             tier.name,
             tier.tokens_per_s_per_user,
@@ -210,7 +210,8 @@ def _plan(
     )
 
 
-def _model_ref(graph: Graph) -> ModelRef:
+def model_ref(graph: Graph) -> ModelRef:
+    """The model file that a graph was read from."""
     weights = [w for w in graph.weights.values() if w.integers is None]
     located = sorted({w.file.location for w in weights if w.file is not None})
     return ModelRef(

@@ -17,7 +17,7 @@ from disaggc.targets import System
 HOUR_S = 3600.0
 MILLION = 1e6
 RATES = ("fp8", "bf16")
-"""Arithmetic that is charged, the first that a machine has."""
+"""Arithmetic that is charged unless somebody asks for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,12 @@ class Hourly:
     bytes_per_s: float
 
     @classmethod
-    def of(cls, system: System) -> Hourly:
+    def of(cls, system: System, rates: tuple[str, ...] = RATES) -> Hourly:
         """One device of a system.
+
+        Args:
+            system: Which.
+            rates: Arithmetic that is charged, the first that it has.
 
         Raises:
             TargetError: Nobody says what the system costs, or how fast it computes.
@@ -45,9 +49,9 @@ class Hourly:
             raise TargetError(
                 f"No price an hour is declared for '{system.name}'. Add usd_per_h in targets/systems."
             )
-        rate = next((system.device.rate(name) for name in RATES if name in system.device.compute), None)
+        rate = next((system.device.rate(name) for name in rates if name in system.device.compute), None)
         if rate is None:
-            raise TargetError(f"'{system.name}' declares no rate in {' or '.join(RATES)}.")
+            raise TargetError(f"'{system.name}' declares no rate in {' or '.join(rates)}.")
         each = system.usd_per_h.si / system.devices
         return cls(each, rate.si, system.device.main.bandwidth.si)
 

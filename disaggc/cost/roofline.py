@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from disaggc.cost.bill import AS_STORED, RATES, Array, Bill, Formats, format_bits
+from disaggc.cost.collectives import Span, all_reduce_s, all_to_all_s
 from disaggc.ir import Point, Role
 from disaggc.targets import Device, System
 
@@ -40,6 +41,12 @@ class Group:
     """Devices of one pool under one parallelism: dp replicas of pp stages of tp devices.
 
     Experts are spread over all tp * dp devices of a stage (wide expert parallelism).
+
+    Attributes:
+        count: How many systems they lie in.
+        reserved: Devices set aside for it, those left idle included; 0 for all of ``count`` systems.
+        spilled_experts, spilled_cache: Share of the experts' weights and of the caches that lie in the
+            device's next slower memory (``Device.slower``).
     """
 
     system: System
@@ -47,6 +54,9 @@ class Group:
     tp: int
     dp: int
     pp: int
+    reserved: int = 0
+    spilled_experts: float = 0.0
+    spilled_cache: float = 0.0
 
     @property
     def device(self) -> Device:
@@ -62,6 +72,11 @@ class Group:
     def ep(self) -> int:
         """Devices that a layer's experts are spread over."""
         return self.tp * self.dp
+
+    @property
+    def systems(self) -> float:
+        """How many systems' worth of links it has to itself; a fraction for a part of one."""
+        return self.reserved / self.system.devices if self.reserved else float(self.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,42 +171,41 @@ def cache_split(work: Work, group: Group) -> int:
 
 def _per_device(work: Work, group: Group, point: Point, formats: Formats) -> tuple[Array, Array]:
     """Flops and bytes of the busiest device."""
+    slow = _slowdown(group)
     if work.bill.routing is not None:
         whole = work.bill.amounts(point, formats)
         spread = whole.flops / group.ep
-        moved = whole.weight_bytes / group.tp + (whole.expert_bytes + whole.activation_bytes) / group.ep
-        return spread, moved
+        experts = whole.expert_bytes * (1 + group.spilled_experts * slow)
+        return spread, whole.weight_bytes / group.tp + (experts + whole.activation_bytes) / group.ep
     share = Point(requests_per_replica(group, point["batch"]), point.new, point.cached)
     mine = work.bill.amounts(share, formats)
     kept = (mine.state_read_bytes + mine.state_write_bytes) / cache_split(work, group)
+    kept = kept * (1 + group.spilled_cache * slow)
     return mine.flops / group.tp, mine.weight_bytes / group.tp + mine.activation_bytes / group.tp + kept
 
 
-def _collective(work: Work, group: Group, point: Point, formats: Formats) -> Array:
-    """Seconds of the exchange that ends this work within its group.
+def _slowdown(group: Group) -> float:
+    """How many bytes of main memory a byte of the next slower one takes as long as, less the byte itself."""
+    slower = group.device.slower
+    return 0.0 if slower is None else group.device.main.bandwidth.si / slower.bandwidth.si - 1
 
-    An all-reduce takes two hops and 2 (n-1)/n of the payload over the link; an exchange of tokens with
-    experts on other devices takes a hop and the payload each way (alpha + bytes / bandwidth, per topology).
+
+def _collective(work: Work, group: Group, point: Point, formats: Formats) -> Array:
+    """Seconds of the exchange that ends this work within its group (``collectives``).
+
+    Experts on other devices are sent their tokens and send them back; partial sums are reduced.
     """
     element = format_bits(formats.activations, work.bill.activation_bits) / 8
     tokens = np.asarray(point["batch"] * point["new"])
     if work.bill.routing is not None and group.dp > 1:
         copies = min(work.bill.routing.chosen, group.ep)
-        payload = tokens / group.ep * copies * work.width * element
-        return 2 * (_hops(group, group.ep, 1) + payload / group.system.scale_up.bandwidth_one_way.si)
+        span = Span(group.system, group.ep)
+        return 2 * all_to_all_s(span, tokens / group.ep, copies, work.width * element)
     reduced = work.role in REDUCED or work.bill.routing is not None
     if not reduced or group.tp == 1:
         return np.zeros_like(tokens)
     mine = requests_per_replica(group, point["batch"]) * point["new"] * work.width * element
-    share = 2 * (group.tp - 1) / group.tp
-    return _hops(group, group.tp, 2) + share * mine / group.system.scale_up.bandwidth_one_way.si
-
-
-def _hops(group: Group, reach: int, hops: int) -> float:
-    """Fixed time of a collective: a launch and its hops; a layer latency has them inside."""
-    if group.device.layer_latency is not None:
-        return 0.0
-    return group.device.efficiency.t0.si + hops * group.system.hop_latency(reach).si
+    return all_reduce_s(Span(group.system, group.tp), mine)
 
 
 __all__ = [

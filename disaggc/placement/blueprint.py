@@ -53,12 +53,12 @@ def _pool(decision: Decision, place: int) -> Pool:
     group = answer.configuration.pricing.groups[place]
     busy = price(answer, overlapped=False)[f"busy.{place}"] / answer.objective
     return Pool(
-        name=group.system.name,
+        name=answer.configuration.pricing.names[place],
         system=group.system.name,
         count=group.count,
         device=group.device.name,
         devices=group.devices,
-        available=group.system.devices * group.count,
+        available=group.reserved or group.system.devices * group.count,
         parallelism=Parallelism(group.tp, group.dp, group.pp, group.ep),
         memory=_memory(decision, place),
         roles=tuple(_roles(decision, place)),
@@ -134,7 +134,7 @@ def prediction(decision: Decision, price_usd_per_mtok: float | None) -> Predicti
     in_flight = answer.configuration.batch * answer.configuration.micro_batches
     rate = Interval(in_flight / slow, in_flight / fast)
     used = {answer.configuration.pricing.groups[p] for p in answer.assignment}
-    megawatts = sum(g.system.power.si * g.count for g in used) / 1e6
+    megawatts = sum(g.system.power.si * g.systems for g in used) / 1e6
     return Prediction(
         tpot_us=Interval(slow * US, fast * US),
         ttft_us=Interval(exposed["ttft"] / PICO * US, _prefill_alone(answer) / PICO * US),
@@ -198,7 +198,7 @@ def certificate(decision: Decision, solver: str) -> Certificate:
     checked = verdict.feasible and verdict.objective == answer.objective
     gap = (decision.bound - answer.tokens_per_s) / decision.bound
     return Certificate(
-        objective="tokens per second of the whole fleet",
+        objective=decision.measured,
         value=answer.tokens_per_s,
         bound=decision.bound,
         gap=gap,
@@ -256,10 +256,11 @@ def provenance(decision: Decision) -> tuple[str, tuple[str, ...]]:
         decision.answer.configuration.pricing.groups[p].system for p in decision.answer.assignment
     )
     rest = [(s.name, name, f) for s in used for name, f in figures(s) if name.startswith(PRICED)]
-    inferred = [_told(s, name, f) for s, name, f in rest if f.confidence is Confidence.I]
+    inferred = [told_figure(s, name, f) for s, name, f in rest if f.confidence is Confidence.I]
     return weakest(f for _, _, f in rest).value, (*inferred, *OWN_CONSTANTS)
 
 
-def _told(system: str, name: str, figure: Figure) -> str:
+def told_figure(system: str, name: str, figure: Figure) -> str:
+    """A figure with its interval, as plans list it."""
     interval = "" if figure.low is None else f" ({figure.low:g} to {figure.high:g})"
     return f"{system} {name} = {figure.value:g} {figure.unit}{interval}"

@@ -41,6 +41,7 @@ class Decision:
         bound: No plan of the searched grid does better, in tokens/s.
         candidates: Configurations of the grid, all modes together.
         solved: Those that the solver saw; bounds closed the rest.
+        measured: What the bound is a bound of.
     """
 
     request: Request
@@ -50,6 +51,7 @@ class Decision:
     bound: float
     candidates: int
     solved: int
+    measured: str = "tokens per second of the whole fleet"
 
 
 def decide(request: Request, tell: Callable[[str], None] = lambda _: None) -> Decision:
@@ -97,7 +99,7 @@ def bottleneck(answer: Answer) -> str:
 
 
 def _places(answer: Answer) -> list[str]:
-    return [group.system.name for group in answer.configuration.pricing.groups]
+    return list(answer.configuration.pricing.names)
 
 
 def _options(

@@ -67,9 +67,10 @@ def _memory(request: Request, mode: Mode) -> str:
         offered = system.capacity_bytes * count * (1 - RESERVE)
         if weights + caches > offered:
             return (
-                f"weights of {_gb(weights)} and caches of {_gb(caches)} for one request of "
-                f"{request.load.context_tokens:,} tokens need {_gb(weights + caches)}; "
-                f"{count} x {system.name} offers {_gb(offered)}: {_gb(weights + caches - offered)} short"
+                f"weights of {gigabytes(weights)} and caches of {gigabytes(caches)} for one request of "
+                f"{request.load.context_tokens:,} tokens need {gigabytes(weights + caches)}; "
+                f"{count} x {system.name} offers {gigabytes(offered)}: "
+                f"{gigabytes(weights + caches - offered)} short"
             )
     return ""
 
@@ -188,7 +189,7 @@ def _asked(request: Request) -> float | None:
     return None if request.limits.tpot_s is None else request.limits.tpot_s / request.load.accepted
 
 
-def _gb(value: float) -> str:
+def gigabytes(value: float) -> str:
     """Bytes for people."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if value >= size:

@@ -66,6 +66,7 @@ def write_problem(
     ]
     if limits.memory:
         rows += [writer.memory(place) for place in places]
+        rows += [writer.slower_memory(place) for place in places if pricing.spills(place)]
     pieces = len(pricing.pieces.pieces)
     return Problem(
         places=len(pricing.groups),
@@ -186,7 +187,7 @@ class _Writer:
                 if key[1:] == (source, target):
                     cross[key] = _pico(times * wire)
         for flow, piece, tokens in self._handovers:
-            wire = self.pricing.transfer_seconds(source, target, self.pricing.state_bytes(piece, tokens))[1]
+            wire = self.pricing.stream_seconds(source, target, self.pricing.state_bytes(piece, tokens))
             cross[flow, source, target] = _pico(self.prompts_per_step * wire)
         return Row(f"link.{source}.{target}", {}, cross)
 
@@ -226,6 +227,16 @@ class _Writer:
         return Row(
             f"memory.{place}", at, {}, resident, activations, int(self.pricing.usable_bytes(place) / KILO)
         )
+
+    def slower_memory(self, place: int) -> Row:
+        """Kilobytes on one device of a place that lie in its next slower memory."""
+        in_flight, resident, at = np.asarray(float(self.batch)), {}, {}
+        for i, piece in enumerate(self.pieces):
+            resident[i, place] = math.ceil(self.pricing.spilled_weight_bytes(piece, place) / KILO)
+            kept = self.pricing.spilled_cache_bytes(piece, place, in_flight, self.m)
+            at[self.item(i, Phase.DECODE), place] = math.ceil(float(kept) / KILO)
+        limit = int(self.pricing.usable_slower_bytes(place) / KILO)
+        return Row(f"slower.{place}", at, {}, resident, 0, limit)
 
 
 def _pico(seconds: float) -> int:

@@ -75,12 +75,27 @@ class Limits:
 
 @dataclass(frozen=True)
 class Pricing:
-    """Pieces on one group for each place, under one workload; batch and m are still open."""
+    """Pieces on one group for each place, under one workload; batch and m are still open.
+
+    Attributes:
+        labels: What the places are called; default: their systems.
+        feeders: For each place, how many replicas of its group share the prompts of one decode replica;
+            default: one.
+        joined: The first two places share a scale-up domain, and what crosses between them stays in it.
+    """
 
     pieces: Pieces
     groups: tuple[Group, ...]
     load: Load
     formats: Formats
+    labels: tuple[str, ...] = ()
+    feeders: tuple[float, ...] = ()
+    joined: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The places' names, each once."""
+        return self.labels or tuple(group.system.name for group in self.groups)
 
     def decode_times(self, piece: Piece, place: int, batch: float) -> Times:
         """Seconds of one piece of one layer for one decode micro-batch of ``batch`` requests."""
@@ -120,7 +135,8 @@ class Pricing:
         found = np.zeros_like(self.prefill_seconds)
         for i, piece in enumerate(self.pieces.pieces):
             for place, group in enumerate(self.groups):
-                replicas = 1 if piece.work.bill.routing is not None else group.dp
+                replicas = 1.0 if piece.work.bill.routing is not None else float(group.dp)
+                replicas *= self.feeders[place] if self.feeders else 1.0
                 found[i, place] = (
                     self.prefill_seconds[i, place] * self.pipeline_share(piece, place) / replicas
                 )
@@ -140,14 +156,31 @@ class Pricing:
         experts = bill.experts_resident_bytes(self.formats)
         plain = piece.resident_bytes(self.formats) - experts
         share = self.pipeline_share(piece, place)
-        return piece.count * share * (plain / group.tp + experts / group.ep)
+        return piece.count * share * (plain / group.tp + experts * (1 - group.spilled_experts) / group.ep)
+
+    def spilled_weight_bytes(self, piece: Piece, place: int) -> float:
+        """Bytes of a piece's experts in one device's slower memory, all layers."""
+        group = self.groups[place]
+        experts = piece.work.bill.experts_resident_bytes(self.formats) * group.spilled_experts / group.ep
+        return piece.count * self.pipeline_share(piece, place) * experts
 
     def tie_bytes(self, tie: Tie, place: int) -> float:
         """Bytes on one device of a weight that several pieces share."""
         return tie.resident_bytes(self.formats) / self.groups[place].tp
 
     def cache_bytes(self, piece: Piece, place: int, batch: Array, micro_batches: int) -> Array:
-        """Bytes of all layers' caches of a piece on one device, for every request in flight, over batches."""
+        """Bytes of all layers' caches of a piece on one device, for every request in flight, over batches.
+
+        Those in its main memory; ``spilled_cache_bytes`` are beside them.
+        """
+        kept = 1 - self.groups[place].spilled_cache
+        return kept * self._cache_bytes(piece, place, batch, micro_batches)
+
+    def spilled_cache_bytes(self, piece: Piece, place: int, batch: Array, micro_batches: int) -> Array:
+        """Bytes of caches in one device's slower memory."""
+        return self.groups[place].spilled_cache * self._cache_bytes(piece, place, batch, micro_batches)
+
+    def _cache_bytes(self, piece: Piece, place: int, batch: Array, micro_batches: int) -> Array:
         group = self.groups[place]
         element = format_bits(self.formats.kv, self.pieces.state_bits) / 8
         kept = piece.kv_elements * self.load.context_tokens + piece.fixed_state
@@ -157,13 +190,16 @@ class Pricing:
 
     def activation_bytes(self, place: int, batch: Array, micro_batches: int) -> Array:
         """Bytes of activations on one device: the widest piece, in decode and for a chunk of prefill."""
-        group = self.groups[place]
+        requests = requests_per_replica(self.groups[place], batch) * micro_batches * self.load.step_tokens
+        chunk = min(self.load.input_tokens, PREFILL_CHUNK)
+        held: Array = self.live_bytes(place) * np.maximum(requests, chunk)
+        return held
+
+    def live_bytes(self, place: int) -> float:
+        """Bytes of activations on one device for each token that a replica has in flight."""
         element = format_bits(self.formats.activations, self.pieces.activation_bits) / 8
         width = max((p.work.width for p in self.pieces.pieces if p.role is not Role.HEAD), default=0)
-        requests = requests_per_replica(group, batch) * micro_batches * self.load.step_tokens
-        chunk = min(self.load.input_tokens, PREFILL_CHUNK)
-        held: Array = element * LIVE_VALUES * width * np.maximum(requests, chunk) / group.tp
-        return held
+        return element * LIVE_VALUES * width / self.groups[place].tp
 
     def logits_bytes(self, piece: Piece, place: int, batch: Array, micro_batches: int) -> Array:
         """Bytes of a head's output on one device, for every request in flight; 0 for other pieces."""
@@ -179,23 +215,39 @@ class Pricing:
         """Bytes of one device's memory that a plan may fill."""
         return self.groups[place].device.main.capacity.si * (1 - RESERVE)
 
+    def spills(self, place: int) -> bool:
+        """Whether anything of a place lies in its slower memory."""
+        group = self.groups[place]
+        return bool(group.spilled_experts or group.spilled_cache)
+
+    def usable_slower_bytes(self, place: int) -> float:
+        """The same of its next slower memory; 0 where there is none."""
+        slower = self.groups[place].device.slower
+        return 0.0 if slower is None else slower.capacity.si * (1 - RESERVE)
+
     @cached_property
     def links(self) -> dict[tuple[int, int], tuple[float, float]]:
         """Seconds of latency and bytes per second from each place to each other."""
         found = {}
         for p, sender in enumerate(self.groups):
             for q, receiver in enumerate(self.groups):
-                ends = [
-                    (g.system.scale_out, max(1, g.devices // g.system.devices)) for g in (sender, receiver)
-                ]
-                latency = max(link.latency.si for link, _ in ends)
-                found[p, q] = latency, min(link.bandwidth_one_way.si * ports for link, ports in ends)
+                found[p, q] = link_between(sender, receiver, joined=self.joined and {p, q} == {0, 1})
         return found
 
     def transfer_seconds(self, source: int, target: int, payload: float) -> tuple[float, float]:
         """Latency and wire time of a message of ``payload`` bytes between places."""
         latency, bytes_per_s = self.links[source, target]
         return latency, payload / bytes_per_s
+
+    def stream_seconds(self, source: int, target: int, payload: float) -> float:
+        """Seconds that caches of ``payload`` bytes keep the links busy, shared by all feeding replicas."""
+        if not self.feeders:
+            return payload / self.links[source, target][1]
+        ends = [
+            self.groups[p].system.scale_out.bandwidth_one_way.si * self.groups[p].systems * self.feeders[p]
+            for p in (source, target)
+        ]
+        return payload / min(ends)
 
     def edge_bytes(self, edge: Edge, batch: float, phase: Phase) -> float:
         """Bytes of an edge's tensors, of one layer, for one micro-batch (decode) or prompt (prefill)."""
@@ -216,3 +268,22 @@ class Pricing:
         tokens = self.load.input_tokens + self.load.cached_tokens
         share = self.pipeline_share(piece, place) / cache_split(piece.work, self.groups[place])
         return self.state_bytes(piece, tokens) * share
+
+
+def link_between(sender: Group, receiver: Group, joined: bool = False) -> tuple[float, float]:
+    """Seconds of latency and bytes per second of what one group sends another.
+
+    Args:
+        sender: One end.
+        receiver: The other; the slower one sets the pace.
+        joined: Both lie in one scale-up domain, else the systems' scale-out links join them.
+    """
+    if joined:
+        link = sender.system.scale_up
+        fewer = min(sender.devices, receiver.devices)
+        return sender.system.hop_latency(sender.devices + receiver.devices).si, (
+            link.bandwidth_one_way.si * fewer
+        )
+    ends = [(g.system.scale_out, g.systems) for g in (sender, receiver)]
+    latency = max(link.latency.si for link, _ in ends)
+    return latency, min(link.bandwidth_one_way.si * systems for link, systems in ends)

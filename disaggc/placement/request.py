@@ -7,7 +7,7 @@ from dataclasses import replace
 from disaggc.cost import Formats, format_bits
 from disaggc.errors import JobError
 from disaggc.ir import Graph
-from disaggc.placement.pieces import fold
+from disaggc.placement.pieces import Pieces, fold
 from disaggc.placement.pricing import Limits, Load
 from disaggc.placement.search import BATCHES, MICRO_BATCHES, Request
 from disaggc.plans import Job, TierSpec
@@ -27,17 +27,13 @@ def request_of(job: Job, tier: TierSpec, graph: Graph, library: Library) -> Requ
         JobError: The model has no token stream, or a number format is unknown.
         UnknownTargetError: The fleet names a system that is not declared.
     """
-    if graph.workload is None:
-        raise JobError(
-            f"'{graph.source.name}' has no stream of tokens from an embedding to logits, so there are no "
-            f"phases to place. 'disaggc inspect' shows what was found; export the decoder with its KV cache."
-        )
+    pieces = placed(graph)
     for name in (job.model.weights, job.model.kv, job.model.activations):
         format_bits(name, 16)
     assert tier.context_tokens and tier.input_tokens and tier.tokens_per_s_per_user and tier.ttft_ms
     load = load_of(tier)
     return Request(
-        pieces=fold(graph),
+        pieces=pieces,
         fleet=tuple((library.system(name), count) for name, count in job.fleet.items()),
         load=load,
         formats=Formats(job.model.weights, job.model.kv, job.model.activations),
@@ -45,6 +41,20 @@ def request_of(job: Job, tier: TierSpec, graph: Graph, library: Library) -> Requ
         batches=job.search.batch or BATCHES,
         micro_batches=job.search.micro_batches or MICRO_BATCHES,
     )
+
+
+def placed(graph: Graph) -> Pieces:
+    """The pieces of a decoder.
+
+    Raises:
+        JobError: The model has no token stream.
+    """
+    if graph.workload is None:
+        raise JobError(
+            f"'{graph.source.name}' has no stream of tokens from an embedding to logits, so there are no "
+            f"phases to place. 'disaggc inspect' shows what was found; export the decoder with its KV cache."
+        )
+    return fold(graph)
 
 
 def load_of(tier: TierSpec) -> Load:

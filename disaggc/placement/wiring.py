@@ -57,7 +57,7 @@ def phase_plan(
 
 
 def _pool(decision: Decision, place: int) -> str:
-    return decision.answer.configuration.pricing.groups[place].system.name
+    return decision.answer.configuration.pricing.names[place]
 
 
 def _transfers(

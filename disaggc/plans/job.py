@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ class ModelSpec:
         weights: Serving format of weights: 'fp8', 'nvfp4', 'bf16', ... or 'as stored'.
         kv: Serving format of caches.
         activations: Serving format of activations, which is also what crosses links.
+        draft: Path of a smaller ONNX model that drafts tokens for this one to verify, to be placed, too, for
+            tiers that give draft_tokens; relative to the job file.
     """
 
     onnx: str
     weights: str = "as stored"
     kv: str = "as stored"
     activations: str = "as stored"
+    draft: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,12 @@ class TierSpec:
             input_tokens and output_tokens.
         turns: Requests of a session (an agent's), each behind the cache of those before it.
         draft_tokens: Tokens that a draft puts before the model in each step (speculative decoding);
-            drafting them is not priced.
+            drafting them is priced where [model] names a draft.
         tokens_per_step: Tokens that an answer grows by in a step, 1 to draft_tokens + 1.
+        requests_per_s: How many requests arrive; without a demand a tier takes whatever the fleet makes.
+        demand_tokens_per_s: The same in output tokens.
+        concurrency: The same in requests under way at the tier's slowest (Little's law).
+        least_share: Share of the demand that must be served, 0 to 1; the rest is served where it pays.
     """
 
     like: str = ""
@@ -68,6 +76,19 @@ class TierSpec:
     turns: int = 1
     draft_tokens: int = 0
     tokens_per_step: float = 1.0
+    requests_per_s: float | None = None
+    demand_tokens_per_s: float | None = None
+    concurrency: float | None = None
+    least_share: float = 1.0
+
+    @property
+    def has_demand(self) -> bool:
+        """Whether it says how much is asked for."""
+        return any(getattr(self, name) is not None for name in DEMANDS)
+
+
+DEMANDS = ("requests_per_s", "demand_tokens_per_s", "concurrency")
+"""The three ways to say how much is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +96,17 @@ class Objective:
     """[objective]: what the best plan is best at.
 
     Attributes:
-        maximise: 'throughput' (tokens per second of the whole fleet, the default) or 'tokens_per_mw'
-            (of the systems that are used).
-        minimise: 'cost', dollars per million tokens of the systems that are used; instead of ``maximise``.
+        maximise: 'throughput' (tokens per second of the whole fleet, the default), 'revenue' (dollars an
+            hour that its output tokens sell for), 'profit' (revenue less what the systems that are used cost)
+            or 'tokens_per_mw' (of the systems that are used).
+        minimise: 'cost', dollars of the systems that are used: an hour, or per million tokens where demand
+            is open; instead of ``maximise``.
+        then: A second objective among the plans that are best at the first.
     """
 
     maximise: str = ""
     minimise: str = ""
+    then: str = ""
 
     @property
     def name(self) -> str:
@@ -103,6 +128,19 @@ class SearchSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """[budget]: what the systems that are used may take, beside how many there are.
+
+    Attributes:
+        power_kw: Their power.
+        usd_per_h: What they cost to own and run.
+    """
+
+    power_kw: float | None = None
+    usd_per_h: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """Everything that a compile is asked for."""
 
@@ -111,6 +149,22 @@ class Job:
     tier: tuple[TierSpec, ...]
     objective: Objective = field(default_factory=Objective)
     search: SearchSpec = field(default_factory=SearchSpec)
+    budget: Budget = field(default_factory=Budget)
+
+    @property
+    def shares_fleet(self) -> bool:
+        """Whether replicas share the fleet: several tiers, a demand, a budget, or an objective over them.
+
+        Otherwise one tier takes all of the fleet that helps it, as one replica.
+        """
+        alone = len(self.tier) == 1 and not self.tier[0].has_demand and self.budget == Budget()
+        return not alone or bool(
+            self.objective.then or self.objective.name in ("revenue", "profit") or self.model.draft
+        )
+
+
+MAXIMISED = ("throughput", "revenue", "profit", "tokens_per_mw")
+MINIMISED = ("cost",)
 
 
 def load_job(path: Path) -> Job:
@@ -147,12 +201,21 @@ def _check(job: Job, where: str) -> None:
             raise JobError(
                 f"{where}: [fleet] {name} = {count} must be 1 or more. Leave the line out for none."
             )
-    if len(job.tier) != 1:
-        raise JobError(
-            f"{where}: {len(job.tier)} tiers are given; one is compiled at a time. Write one [[tier]] a job."
-        )
+    if not job.tier:
+        raise JobError(f"{where}: No tier is given. Write a [[tier]], such as like = 'gtc2026/premium'.")
+    names = [tier.name or tier.like for tier in job.tier]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise JobError(f"{where}: Two tiers are called '{twice}'. Give each [[tier]] a name of its own.")
     _check_objective(job.objective, where)
-    _check_tier(job.tier[0], where)
+    for tier in job.tier:
+        _check_tier(tier, where)
+    _check_budget(job, where)
+    if job.shares_fleet and job.search != SearchSpec():
+        raise JobError(
+            f"{where}: [search] narrows the grid of a single tier without demand; tiers that share a fleet "
+            f"are searched whole. Leave it out."
+        )
     for name, values in (("batch", job.search.batch), ("micro_batches", job.search.micro_batches)):
         if any(value < 1 for value in values):
             raise JobError(f"{where}: [search] {name} must hold numbers of 1 or more.")
@@ -162,15 +225,35 @@ def _check_objective(objective: Objective, where: str) -> None:
     if objective.maximise and objective.minimise:
         raise JobError(f"{where}: [objective] both maximises and minimises. Leave one out.")
     for what, name, known in (
-        ("maximise", objective.maximise, ("throughput", "tokens_per_mw")),
-        ("minimise", objective.minimise, ("cost",)),
+        ("maximise", objective.maximise, MAXIMISED),
+        ("minimise", objective.minimise, MINIMISED),
+        ("then", objective.then, (*MAXIMISED, *MINIMISED)),
     ):
         if name and name not in known:
-            choices = " or ".join(f"'{choice}'" for choice in known)
+            *others, last = (f"'{choice}'" for choice in known)
+            choices = f"{', '.join(others)} or {last}" if others else last
             raise JobError(f"{where}: [objective] {what} = '{name}' is unknown. Use {choices}.")
+    if objective.then == objective.name:
+        raise JobError(f"{where}: [objective] then = '{objective.then}' is the first objective already.")
 
 
-_ABOVE_0 = ("turns", "context_tokens", "ttft_ms", "tokens_per_s_per_user", "input_tokens", "output_tokens")
+def _check_budget(job: Job, where: str) -> None:
+    for name, value in (("power_kw", job.budget.power_kw), ("usd_per_h", job.budget.usd_per_h)):
+        if value is not None and value <= 0:
+            raise JobError(
+                f"{where}: [budget] {name} = {value:g} must be more than 0. Leave it out for none."
+            )
+
+
+_ABOVE_0 = (
+    "turns",
+    "context_tokens",
+    "ttft_ms",
+    "tokens_per_s_per_user",
+    "input_tokens",
+    "output_tokens",
+    *DEMANDS,
+)
 
 
 def _check_tier(tier: TierSpec, where: str) -> None:
@@ -183,6 +266,10 @@ def _check_tier(tier: TierSpec, where: str) -> None:
             f"{where}: tokens_per_step = {tier.tokens_per_step:g} must be from 1 to draft_tokens + 1 = "
             f"{tier.draft_tokens + 1}: a step gives the next token and at most all that were drafted."
         )
+    if sum(getattr(tier, name) is not None for name in DEMANDS) > 1:
+        raise JobError(f"{where}: a tier gives its demand once. Keep one of {', '.join(DEMANDS)}.")
+    if not 0.0 <= tier.least_share <= 1.0:
+        raise JobError(f"{where}: least_share = {tier.least_share:g} must be from 0 to 1.")
     if tier.trace and tier.input_tokens is not None:
         raise JobError(f"{where}: a tier takes its lengths from a trace or from input_tokens. Leave one out.")
     for name in _ABOVE_0:
@@ -192,23 +279,52 @@ def _check_tier(tier: TierSpec, where: str) -> None:
 
 
 def varied(job: Job, name: str, value: float) -> Job:
-    """The job with one number changed: how many there are of a system (0: none), or a field of the tier.
+    """The job with one number changed: how many there are of a system (0: none), or a field of the tiers.
+
+    'lpx' stands for the one system of the fleet with that word in its name; 'premium.requests_per_s' changes
+    one tier, 'requests_per_s' all.
 
     Raises:
         JobError: The name is neither, or the value is out of range.
     """
-    whole = {f.name: "int" in str(f.type) for f in fields(TierSpec) if str(f.type) != "str"}
-    if name not in whole and "_" in name:  # systems are written with dashes
-        raise JobError(f"'{name}' is no number of the tier.{nearest(name, whole)}")
-    if whole.get(name, True) and value != int(value):
+    whole = {
+        f.name: "int" in str(f.type)
+        for f in fields(TierSpec)
+        if "int" in str(f.type) or "float" in str(f.type)
+    }
+    tier, _, number = name.rpartition(".")
+    if tier or (number not in whole and "_" in number):  # systems are written with dashes
+        _check_known(job, tier, number, whole)
+    if whole.get(number, True) and value != int(value):
         raise JobError(f"{name} = {value:g} must be a whole number.")
-    if name in whole:
-        changed: dict[str, Any] = {name: int(value) if whole[name] else value}
-        other = replace(job, tier=(replace(job.tier[0], **changed),))
+    if number in whole:
+        changed: dict[str, Any] = {number: int(value) if whole[number] else value}
+        tiers = (replace(t, **changed) if tier in ("", *_names(t)) else t for t in job.tier)
+        other = replace(job, tier=tuple(tiers))
     elif value < 0:
         raise JobError(f"{name} = {value:g} must be 0 systems or more.")
     else:
-        counts = {**job.fleet, name: int(value)}
+        counts = {**job.fleet, _system(job, name): int(value)}
         other = replace(job, fleet={system: count for system, count in counts.items() if count})
     _check(other, f"{name} = {value:g}")
     return other
+
+
+def _check_known(job: Job, tier: str, number: str, numbers: Iterable[str]) -> None:
+    known = [name for t in job.tier for name in _names(t)]
+    if tier and tier not in known:
+        raise JobError(f"'{tier}' is no tier of the job.{nearest(tier, known)}")
+    if number not in numbers:
+        raise JobError(f"'{number}' is no number of the tier.{nearest(number, numbers)}")
+
+
+def _names(tier: TierSpec) -> tuple[str, str]:
+    """What a tier may be called: in full, and without the table that it comes from."""
+    name = tier.name or tier.like
+    return name, name.rpartition("/")[2]
+
+
+def _system(job: Job, name: str) -> str:
+    """A system of the fleet by its name or by one word of it; a name that is neither is taken as it is."""
+    alike = [system for system in job.fleet if name in system.split("-")]
+    return alike[0] if name not in job.fleet and len(alike) == 1 else name

@@ -82,3 +82,10 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Called by rich while it handles a BrokenPipeError; its own way out is exit code 1."""
         raise BrokenPipeError
+
+
+def figure(value: float | None) -> str:
+    """Whole numbers from a thousand on, four digits below."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

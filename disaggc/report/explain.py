@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from disaggc.plans import Alternative, FleetOption, PhasePlan, Plan, Pool, Stage
-from disaggc.report.console import amount, table
+from disaggc.report.console import amount, figure, table
 
 
 def summary(plan: Plan) -> Iterator[RenderableType]:
@@ -32,8 +32,8 @@ def summary(plan: Plan) -> Iterator[RenderableType]:
     )
     if plan.fleets:
         best, *others = plan.fleets
-        beside = next((f"; next, {o.fleet}: {_figure(o.value)}" for o in others if o.value is not None), "")
-        yield f"  on {best.fleet} of the fleet: {_figure(best.value)} {best.unit}{beside}"
+        beside = next((f"; next, {o.fleet}: {figure(o.value)}" for o in others if o.value is not None), "")
+        yield f"  on {best.fleet} of the fleet: {figure(best.value)} {best.unit}{beside}"
     yield f"  because {_why(plan)}"
     c = plan.certificate
     yield (
@@ -41,10 +41,10 @@ def summary(plan: Plan) -> Iterator[RenderableType]:
         f"gap {c.gap:.0%}; "
         f"re-priced without the solver: {'agrees' if c.checked else 'DISAGREES'}"
     )
-    yield f"  weakest number it rests on: {plan.weakest} ({_MEANING[plan.weakest]}); see 'disaggc explain'"
+    yield f"  weakest number it rests on: {plan.weakest} ({MEANING[plan.weakest]}); see 'disaggc explain'"
 
 
-_MEANING = {
+MEANING = {
     "V": "vendor-stated",
     "V2": "vendor-stated, second-hand",
     "P": "press or analyst",
@@ -85,7 +85,7 @@ def explain(plan: Plan) -> Iterator[RenderableType]:
     yield ""
     sources = f"{len(plan.inferred)}; sources: disaggc targets NAME"
     yield f"[bold]Inferred numbers that this rests on[/] ({sources})"
-    yield from (Text(f"  {text}") for text in _folded(plan.inferred))
+    yield from (Text(f"  {text}") for text in folded(plan.inferred))
 
 
 def _fleets(options: tuple[FleetOption, ...]) -> RenderableType:
@@ -93,18 +93,11 @@ def _fleets(options: tuple[FleetOption, ...]) -> RenderableType:
         (
             option.fleet + (" (chosen)" if option.chosen else ""),
             "no plan" if option.tokens_per_s is None else f"{option.tokens_per_s:,.0f}",
-            "" if option.value is None else _figure(option.value),
+            "" if option.value is None else figure(option.value),
         )
         for option in options
     ]
     return table("Parts of the fleet", ("systems", "tokens/s", options[0].unit), rows)
-
-
-def _figure(value: float | None) -> str:
-    """Whole numbers from a thousand on, four digits below."""
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _memory_table(pools: tuple[Pool, ...]) -> RenderableType:
@@ -198,7 +191,7 @@ def _prediction(plan: Plan) -> Iterator[str]:
         yield f"  {p.revenue_usd_per_h:,.0f} USD/h of output tokens {sold}"
 
 
-def _folded(inferred: tuple[str, ...]) -> list[str]:
+def folded(inferred: tuple[str, ...]) -> list[str]:
     """Efficiencies of one device that agree become one line."""
     lines: dict[tuple[str, str], list[str]] = {}
     for text in inferred:

@@ -89,6 +89,12 @@ class Device:
             return self.memories[0]
         return next((m for m in self.memories if m.name != "sram"), self.memories[0])
 
+    @property
+    def slower(self) -> Memory | None:
+        """The next slower memory after ``main``, which cold experts and caches may spill into."""
+        after = self.memories.index(self.main) + 1
+        return self.memories[after] if after < len(self.memories) else None
+
     def memory(self, name: str) -> Memory:
         """The memory of this name ('sram', 'hbm', 'gddr', 'ddr').
 

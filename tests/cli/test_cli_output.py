@@ -227,6 +227,6 @@ def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) ->
     def broken(_: Path) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "open_plan", broken)
+    monkeypatch.setattr(cli, "is_fleet", broken)
     with pytest.raises(ZeroDivisionError):
         main(["explain", "anything"])

@@ -69,7 +69,10 @@ def test_power_and_price_are_of_whole_systems() -> None:
 @pytest.mark.parametrize(
     ("objective", "why"),
     [
-        ({"maximise": "cost"}, "maximise = 'cost' is unknown. Use 'throughput' or 'tokens_per_mw'"),
+        (
+            {"maximise": "cost"},
+            "maximise = 'cost' is unknown. Use 'throughput', 'revenue', 'profit' or 'tokens_per_mw'",
+        ),
         ({"minimise": "power"}, "minimise = 'power' is unknown. Use 'cost'"),
         ({"maximise": "throughput", "minimise": "cost"}, "both maximises and minimises"),
     ],

@@ -53,7 +53,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     ),
     "key unlike any": (
         lambda job: job["model"].update(zzz=1),
-        "job.toml, at model: Unknown key 'zzz'. Known names: activations, kv, onnx, weights.",
+        "job.toml, at model: Unknown key 'zzz'. Known names: activations, draft, kv, onnx, weights.",
     ),
     "no model": (lambda job: job.pop("model"), "job.toml: Key 'model' is missing."),
     "no onnx": (lambda job: job["model"].clear(), "job.toml, at model: Key 'onnx' is missing."),
@@ -81,13 +81,50 @@ REFUSED: dict[str, tuple[Edit, str]] = {
         lambda job: job["fleet"].update({"vr-nvl72": 0}),
         "job.toml: [fleet] vr-nvl72 = 0 must be 1 or more. Leave the line out for none.",
     ),
-    "two tiers": (
-        lambda job: job["tier"].append({"like": "gtc2026/free"}),
-        "job.toml: 2 tiers are given; one is compiled at a time. Write one [[tier]] a job.",
+    "no tier": (
+        lambda job: job["tier"].clear(),
+        "job.toml: No tier is given. Write a [[tier]], such as like = 'gtc2026/premium'.",
+    ),
+    "two tiers of one name": (
+        lambda job: job["tier"].append(dict(job["tier"][0])),
+        "job.toml: Two tiers are called 'gtc2026/premium'. Give each [[tier]] a name of its own.",
+    ),
+    "demand twice": (
+        lambda job: job["tier"][0].update(requests_per_s=1.0, concurrency=9.0),
+        (
+            "job.toml: a tier gives its demand once. "
+            "Keep one of requests_per_s, demand_tokens_per_s, concurrency."
+        ),
+    ),
+    "no demand at all": (
+        lambda job: job["tier"][0].update(requests_per_s=0.0),
+        "job.toml: requests_per_s = 0.0 must be more than 0.",
+    ),
+    "more than all of the demand": (
+        lambda job: job["tier"][0].update(requests_per_s=1.0, least_share=1.5),
+        "job.toml: least_share = 1.5 must be from 0 to 1.",
+    ),
+    "no power": (
+        lambda job: job.update(budget={"power_kw": 0.0}),
+        "job.toml: [budget] power_kw = 0 must be more than 0. Leave it out for none.",
+    ),
+    "a grid for a shared fleet": (
+        lambda job: (job["tier"][0].update(requests_per_s=1.0), job.update(search={"batch": [8]})),
+        (
+            "job.toml: [search] narrows the grid of a single tier without demand; tiers that share a fleet are "
+            "searched whole. Leave it out."
+        ),
+    ),
+    "one objective twice": (
+        lambda job: job.update(objective={"maximise": "revenue", "then": "revenue"}),
+        "job.toml: [objective] then = 'revenue' is the first objective already.",
     ),
     "unknown objective": (
-        lambda job: job.update(objective={"maximise": "profit"}),
-        "job.toml: [objective] maximise = 'profit' is unknown. Use 'throughput' or 'tokens_per_mw'.",
+        lambda job: job.update(objective={"maximise": "fame"}),
+        (
+            "job.toml: [objective] maximise = 'fame' is unknown. Use 'throughput', 'revenue', 'profit' or "
+            "'tokens_per_mw'."
+        ),
     ),
     "prefix hit of everything": (
         lambda job: job["tier"][0].update(prefix_hit=1.0),

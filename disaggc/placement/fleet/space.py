@@ -1,0 +1,147 @@
+"""Goes through every pattern of a fleet and prices it: what it serves of each tier, or why it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from disaggc.cost import Array, Group
+from disaggc.placement.fleet.columns import Book
+from disaggc.placement.fleet.cuts import cuts_of
+from disaggc.placement.fleet.demand import Wanted
+from disaggc.placement.fleet.drafted import Drafted, drafters_of
+from disaggc.placement.fleet.shapes import groups_in, nested_sizes, sizes_of, splits
+from disaggc.placement.fleet.split import Side, Splits, Wires, room, side_of, split_mode, wires_of
+from disaggc.placement.fleet.timetable import Timetable, batch_grid, requests_grid
+from disaggc.placement.fleet.whole import (
+    MICRO_BATCHES,
+    MOST_REQUESTS,
+    price_prefill,
+    price_whole,
+    taking_in,
+)
+from disaggc.placement.modes import holds
+from disaggc.targets import System
+
+
+class Space:
+    """The patterns of a fleet.
+
+    Args:
+        wanted: What is asked for.
+        tell: Told what is being done.
+    """
+
+    def __init__(self, wanted: Wanted, tell: Callable[[str], None] = lambda _: None) -> None:
+        self.wanted, self.tell = wanted, tell
+        self.layers = wanted.pieces.layers
+        self.cuts = cuts_of(wanted.pieces)
+        self.systems = [(s, n) for s, n in wanted.fleet if self._holds(s)]
+        self.shapes = {s.name: self._shapes(s, n) for s, n in self.systems}
+        replicas = {g.dp for groups in self.shapes.values() for g in groups}
+        replicas |= {g.dp for homes, _, _ in self._pairs for g in homes}
+        batches = batch_grid(sorted(replicas), MOST_REQUESTS)
+        self.grid = len(MICRO_BATCHES) * len(requests_grid(MOST_REQUESTS))
+        self.table = Timetable(wanted.pieces, [t.load for t in wanted.tiers], wanted.formats, batches)
+        self._drafting = self._with_draft(batches)
+
+    def _with_draft(self, batches: Array) -> tuple[Timetable, Timetable] | None:
+        """Times of the model as it verifies and of the drafter as it drafts, if there is one."""
+        tiers, draft, formats = self.wanted.tiers, self.wanted.draft, self.wanted.formats
+        if draft is None:
+            return None
+        verifying = [t.drafted or t.load for t in tiers]
+        drafting = [replace(load, step_tokens=1, accepted=load.accepted) for load in verifying]
+        return (
+            Timetable(self.wanted.pieces, verifying, formats, batches),
+            Timetable(draft, drafting, formats, batches),
+        )
+
+    def _holds(self, system: System) -> bool:
+        draft = () if self.wanted.draft is None else self.wanted.draft.pieces
+        pieces = (*self.wanted.pieces.pieces, *draft)
+        return all(holds(system.device, p, self.wanted.formats) for p in pieces)
+
+    def _shapes(self, system: System, count: int) -> list[Group]:
+        return [g for size in sizes_of(system, count) for g in groups_in(system, size, self.layers)]
+
+    def priced(self) -> Book:
+        """Every pattern of every tier."""
+        book = Book()
+        for tier, demand in enumerate(self.wanted.tiers):
+            self.tell(f"{demand.name}: pricing patterns")
+            self._on_one_group(book, tier)
+            if len(self.cuts):
+                self._parted_decode(book, tier)
+            if self._drafting is not None and demand.drafted is not None:
+                self._drafted_decode(book, tier, *self._drafting)
+        return book
+
+    def _drafted_decode(self, book: Book, tier: int, verifying: Timetable, drafting: Timetable) -> None:
+        """The model on each shape, with the drafter beside it and on each other system."""
+        demand, draft = self.wanted.tiers[tier], self.wanted.draft
+        assert demand.drafted is not None and draft is not None
+        count = demand.drafted.step_tokens - 1
+        for name, groups in self.shapes.items():
+            elsewhere = [self._drafters(s) for s, _ in self.systems if s.name != name]
+            for group in (g for g in groups if not g.spilled_experts and not g.spilled_cache):
+                most = taking_in(self.wanted, tier, group)
+                for shapes in ([group], *elsewhere):
+                    drafters = drafters_of(drafting, tier, shapes, count)
+                    Drafted(demand, tier, verifying, group, drafters, most).offer(book)
+
+    def _drafters(self, system: System) -> list[Group]:
+        """Shapes of a drafter: within one system, for it is small."""
+        assert self.wanted.draft is not None
+        layers = self.wanted.draft.layers
+        shapes = (g for size in nested_sizes(system.devices) for g in groups_in(system, size, layers))
+        return [g for g in shapes if not g.spilled_experts and not g.spilled_cache]
+
+    def _on_one_group(self, book: Book, tier: int) -> None:
+        homes = [system for system, _ in self.systems]
+        for groups in self.shapes.values():
+            for group in groups:
+                price_whole(book, self.wanted, self.table, tier, group)
+                price_prefill(book, self.wanted, self.table, tier, group, homes)
+
+    def _parted_decode(self, book: Book, tier: int) -> None:
+        wires = wires_of(self.table, tier, self.cuts)
+        for groups, forwards, joined in self._pairs:
+            here = side_of(self.table, tier, groups, 1 - self.cuts.away)
+            away = side_of(self.table, tier, forwards, self.cuts.away)
+            tally = book.tally(tier, split_mode(groups[0].system, forwards[0].system))
+            tally.considered += len(groups) * len(forwards) * len(self.cuts) * self.grid
+            home_fits, away_fits = room(here, tally), room(away, tally)
+            if home_fits.any() and away_fits.any():
+                homes = here[np.flatnonzero(home_fits)].undominated()
+                forward = away[np.flatnonzero(away_fits)].undominated()
+                self._offer_splits(book, tier, homes, forward, wires, joined)
+
+    def _offer_splits(
+        self, book: Book, tier: int, homes: Side, forward: Side, wires: Wires, joined: bool
+    ) -> None:
+        """Price every pair; shapes that could serve most go first, so that others need not be priced."""
+        one_by_one = [homes[k : k + 1] for k in range(len(homes.groups))]
+        ways = [Splits(self.wanted, self.table, tier, home, forward, wires, joined) for home in one_by_one]
+        for way in sorted(ways, key=lambda w: -w.ceiling):
+            way.offer(book)
+
+    @cached_property
+    def _pairs(self) -> list[tuple[list[Group], list[Group], bool]]:
+        """Shapes for attention, shapes for feed-forward, and whether they share a scale-up domain."""
+        names = [system.name for system, _ in self.systems]
+        home = {name: [g for g in self.shapes[name] if not g.spilled_experts] for name in names}
+        away = {name: [g for g in self.shapes[name] if not g.spilled_cache] for name in names}
+        apart = [(home[a], away[b], False) for a in names for b in names if a != b]
+        return apart + [pair for system, count in self.systems for pair in self._parted(system, count)]
+
+    def _parted(self, system: System, count: int) -> Iterator[tuple[list[Group], list[Group], bool]]:
+        """The same within the devices of one replica."""
+        for size in sizes_of(system, count):
+            for here, away in splits(system, size):
+                home = [g for g in groups_in(system, here, self.layers) if not g.spilled_experts]
+                forward = [g for g in groups_in(system, away, self.layers) if not g.spilled_cache]
+                yield home, forward, size <= system.domain
