@@ -364,6 +364,9 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = _add(commands, "run", "generate tokens with a plan, on this machine")
     _add_prompts(parser, 32)
     parser.add_argument(
+        "--stop-id", type=int, action="append", default=[], metavar="N", help="a token id that ends an answer"
+    )
+    parser.add_argument(
         "--trace", type=Path, metavar="FILE.json", help="write a timeline of the run for ui.perfetto.dev"
     )
     parser.set_defaults(run=_run)
@@ -395,6 +398,7 @@ def _run(options: argparse.Namespace, screen: report.Screen) -> int:
         options.max_new_tokens,
         threads=options.threads,
         execution=_execution(options, traced=options.trace is not None),
+        stop_ids=options.stop_id,
     )
     if options.trace is not None:
         runtime.write_timeline(plan, result, options.trace)

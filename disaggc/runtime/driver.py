@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -39,6 +39,7 @@ def run(
     threads: int = 1,
     keep_logits: bool = False,
     execution: Execution = _HERE,
+    stop_ids: Collection[int] = (),
 ) -> RunResult:
     """Generate with a plan.
 
@@ -51,6 +52,7 @@ def run(
         threads: Threads to compute with, shared by all stages of a process.
         keep_logits: Whether to return the logits of every step.
         execution: Where, and with how many executors.
+        stop_ids: Tokens that end an answer.
 
     Raises:
         JobError: The prompts cannot be run, not one of them.
@@ -59,7 +61,7 @@ def run(
         ExecutorError: Executors cannot be started, or keep being lost.
     """
     with deploy(plan, folder, model_folder, threads, execution) as deployment:
-        return deployment.generate(prompts, max_new_tokens, keep_logits=keep_logits)
+        return deployment.generate(prompts, max_new_tokens, keep_logits=keep_logits, stop_ids=stop_ids)
 
 
 def deploy(
@@ -112,10 +114,17 @@ class Deployment:
         self._transport.close()
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, *, keep_logits: bool = False
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        *,
+        keep_logits: bool = False,
+        stop_ids: Collection[int] = (),
     ) -> RunResult:
-        """Generate ``max_new_tokens`` for every prompt; see ``run``."""
-        return self.serve([Request(tuple(p), max_new_tokens) for p in prompts], keep_logits=keep_logits)
+        """Generate ``max_new_tokens`` for every prompt, or up to a stop; see ``run``."""
+        stops = frozenset(stop_ids)
+        requests = [Request(tuple(prompt), max_new_tokens, stop_ids=stops) for prompt in prompts]
+        return self.serve(requests, keep_logits=keep_logits)
 
     def serve(self, requests: Sequence[Request], *, keep_logits: bool = False) -> RunResult:
         """Take requests of any lengths, as they arrive, to their ends; see ``run``.

@@ -18,11 +18,13 @@ class Request:
         prompt: Token ids.
         max_new_tokens: Tokens to generate.
         arrival_s: When it comes, in seconds after the run has begun.
+        stop_ids: Tokens that end the answer; the one that does is its last.
     """
 
     prompt: tuple[int, ...]
     max_new_tokens: int
     arrival_s: float = 0.0
+    stop_ids: frozenset[int] = frozenset()
 
     @property
     def context(self) -> int:
@@ -68,13 +70,22 @@ class Live:
 
     @property
     def left(self) -> int:
-        """Tokens still to generate."""
+        """Tokens still to generate, at most."""
+        if self.tokens and self.tokens[-1] in self.request.stop_ids:
+            return 0
         return self.request.max_new_tokens - len(self.tokens)
 
     @property
     def is_done(self) -> bool:
         """Whether it needs nothing more."""
         return self.error is not None or self.left <= 0
+
+    def hear(self, tokens: Sequence[int], logits: Sequence[Array]) -> None:
+        """Take in new tokens, and their logits if they are kept; what comes after a stop is dropped."""
+        stops = (i + 1 for i, token in enumerate(tokens) if token in self.request.stop_ids)
+        count = next(stops, len(tokens))
+        self.tokens.extend(tokens[:count])
+        self.logits.extend(logits[:count])
 
     def strike(self) -> int:
         """Note that an executor was lost while working on it; how often that was at this very token."""

@@ -244,10 +244,8 @@ class Scheduler:
             if not live.tokens:
                 live.first_s = now
             fed += len(live.prefix) - 1 if batch.phase == "prefill" else 0
-            live.tokens.extend(result.tokens[row].tolist())
+            live.hear(result.tokens[row].tolist(), () if result.logits is None else tuple(result.logits[row]))
             live.last_s = now
-            if result.logits is not None:
-                live.logits.extend(result.logits[row])
         work = Worked(batch.number, batch.phase, steps, fed, start - self._begun, now, batch.after)
         batch.after = (len(self.worked),)
         self.worked.append(work)

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -65,7 +66,8 @@ def main() -> None:
     except ClosedError:
         return
     except DisaggcError as error:
-        channel.send(Broken(type(error).__name__, str(error)))
+        with suppress(ClosedError):
+            channel.send(Broken(type(error).__name__, str(error)))
 
 
 def _die_with(lifeline: int) -> None:

@@ -170,6 +170,18 @@ def test_a_request_that_is_finished_leaves_those_that_decode() -> None:
     assert transport.compositions == [[1, 2], [2]]
 
 
+def test_an_answer_ends_with_its_stop_and_the_others_go_on() -> None:
+    plain = [Request((1,), 60), Request((2,), 60)]
+    whole = answer(plain[0])
+    stop = whole[20]
+    requests = [Request((1,), 60, stop_ids=frozenset({stop})), plain[1]]
+    transport = Pretending()
+    lives = served(transport, requests)
+    assert lives[0].tokens == whole[: whole.index(stop) + 1]
+    assert lives[1].tokens == answer(plain[1])
+    assert transport.compositions[-1] == [2]
+
+
 def test_caches_never_hold_more_than_the_budget() -> None:
     requests = [Request((i,) * 10, 30) for i in range(1, 8)]
     transport = Pretending()
