@@ -326,8 +326,6 @@ class Actor:
             self._ready.append(group)
         if group.early:
             self._take_early(group)
-        if self.now is not None:
-            self.now(0)
 
     def _choose(self, group: Group) -> Array:
         """Greedy: the likeliest token [rows], the lowest id among equals."""

@@ -62,6 +62,11 @@ class Channel:
             raise ClosedError(f"The other side hung up ({error.strerror}).") from error
         return True
 
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all commands were sent."""
+        return not self._unsent
+
     def receive(self) -> Iterator[Command]:
         """The commands that have arrived; does not wait.
 

@@ -118,6 +118,7 @@ class Process:
         if not hmac.compare_digest(answer.secret, secret):
             raise ExecutorError(f"Somebody else than executor {self.address} answers. Run it again.")
         self.opened = answer.stages
+        self._seen = {BEATS: (0, monotonic()), WORK: (0, monotonic())}
 
     def trouble(self, now: float, deadline_s: float) -> str:
         """Why it is lost: it ended, or shows no sign of life; '' if it is well."""

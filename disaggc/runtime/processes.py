@@ -53,6 +53,7 @@ STOP_S = 5.0
 STARTS = 3
 """Attempts to bring an executor up."""
 _NAP_S = 0.25
+_UNSENT_NAP_S = 1e-3
 
 
 class Processes:
@@ -243,8 +244,9 @@ class Processes:
         fence()
         if not self._links.has_any():
             bell = self._shared.bells[DRIVER]
-            alive = [p.channel.fileno() for p in self._processes.values() if not p.is_lost]
-            wait_readable((bell.reading, *alive), min(max(seconds, 0.0), _NAP_S))
+            channels = [p.channel for p in self._processes.values() if not p.is_lost]
+            nap_s = _NAP_S if all(channel.is_flushed for channel in channels) else _UNSENT_NAP_S
+            wait_readable((bell.reading, *(c.fileno() for c in channels)), min(max(seconds, 0.0), nap_s))
         self._signs[ASLEEP] = 0
         self._shared.bells[DRIVER].silence()
 

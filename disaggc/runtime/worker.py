@@ -162,6 +162,7 @@ class Worker:
 
         Between two looks whoever else wants the core may have it.
         """
+        self._signs[GROUP] = 0
         end = perf_counter_ns() + self._spin_ns
         while perf_counter_ns() < end:
             if self._is_wanted():
