@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from disaggc.placement.blueprint import pools
 from disaggc.placement.fleet.columns import Book, Column
+from disaggc.placement.fleet.demand import Demand
 from disaggc.placement.fleet.deploy import Deployment
-from disaggc.placement.fleet.master import Market, Master, Worth
+from disaggc.placement.fleet.master import Market, Master, Optimum, Worth
 from disaggc.placement.fleet.timetable import Timetable
+from disaggc.targets import System
 
 MTOK_PER_H = 3600 / 1e6
 """Million tokens an hour of one token a second."""
@@ -84,28 +86,33 @@ class Payback:
 def paybacks(market: Market) -> Iterator[Payback]:
     """For each system and each tier that any pattern serves."""
     for tier, demand in enumerate(market.tiers):
-        with_all = _most(market, tier, None)
-        for system, count in market.fleet:
-            added = (
-                (with_all - _most(market, tier, system.name)) * demand.tokens_per_request if with_all else 0.0
-            )
-            pays = system.usd_per_h is not None and added > 1e-6 * with_all * demand.tokens_per_request
-            price = system.usd_per_h.si * count / (added * MTOK_PER_H) if pays and system.usd_per_h else None
-            if with_all:
-                yield Payback(system.name, count, demand.name, max(0.0, added), price)
+        best = _most(market, tier, None)
+        if best is not None:
+            for k, (system, count) in enumerate(market.fleet):
+                rest = _most(market, tier, system.name) if best.mix.systems[k] else best
+                added = best.value - (rest.value if rest is not None else 0.0)
+                yield _payback(system, count, demand, added if added > NOTHING * best.value else 0.0)
 
 
-def _most(market: Market, tier: int, without: str | None) -> float:
-    """Requests per second of one tier with the fleet to itself, but for one system."""
+NOTHING = 1e-6
+"""Share of a tier's rate that counts as nothing added: the solver's tolerance."""
+
+
+def _payback(system: System, count: int, demand: Demand, added: float) -> Payback:
+    tokens, usd = added * demand.tokens_per_request, system.usd_per_h
+    price = usd.si * count / (tokens * MTOK_PER_H) if tokens and usd is not None else None
+    return Payback(system.name, count, demand.name, tokens, price)
+
+
+def _most(market: Market, tier: int, without: str | None) -> Optimum | None:
+    """The most of one tier with the fleet to itself, but for one system; None if nothing."""
     columns = tuple(
         replace(c, tier=0) for c in market.columns if c.tier == tier and without not in dict(c.uses)
     )
-    if not columns:
-        return 0.0
     demand = replace(market.tiers[tier], requests_per_s=None)
-    alone = Market(columns, (demand,), market.fleet)
-    found = Master(alone).best(Worth((1.0,)))
-    return found.value if found is not None else 0.0
+    worth = Worth((1.0,), (-NOTHING * 1e-3,) * len(market.fleet))
+    found = Master(Market(columns, (demand,), market.fleet)).best(worth) if columns else None
+    return found if found is not None and found.value > 0 else None
 
 
 def freed_bytes(table: Timetable, book: Book, deployed: Deployment, replicas: int) -> float:

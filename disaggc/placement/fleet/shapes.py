@@ -9,11 +9,14 @@ from dataclasses import replace
 from disaggc.cost import Group
 from disaggc.targets import System
 
-SPILLS = ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.75, 0.0), (0.0, 0.5), (0.5, 0.5))
+SPILLS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5))
 """Shares of experts and of caches in a device's slower memory that are tried, where it has one."""
 PIPELINED = ("sram", "wafer")
 """Kinds of devices that hold one copy of a model, as a pipeline of tensor-parallel groups."""
 MOST_DEGREES = 12
+WIDEST = {"sram": 2304, "wafer": 64}
+"""Devices of a tensor-parallel group at most, by kind; others: 32, a few heads a device."""
+COMMON_WIDEST = 32
 
 
 def nested_sizes(devices: int) -> tuple[int, ...]:
@@ -41,7 +44,15 @@ def _largest_prime(number: int) -> int:
 
 def sizes_of(system: System, count: int) -> tuple[int, ...]:
     """Devices that a replica may set aside: a nested part of one system, or so many whole ones."""
-    return nested_sizes(system.devices) + tuple(system.devices * k for k in range(2, count + 1))
+    return nested_sizes(system.devices) + tuple(system.devices * k for k in _multiples(system, count))
+
+
+def _multiples(system: System, count: int) -> list[int]:
+    """How many whole systems a replica may take: any number of SRAM ones, whose capacity rules."""
+    if system.device.kind in PIPELINED:
+        return list(range(2, count + 1))
+    steps = {2**e for e in range(1, 12)} | {3 * 2**e for e in range(11)} | {count}
+    return sorted(k for k in steps if 2 <= k <= count)
 
 
 def packs(system: System, count: int, replicas: dict[int, int]) -> bool:
@@ -70,7 +81,7 @@ def groups_in(system: System, size: int, layers: int) -> Iterator[Group]:
     pipeline. Tensor parallelism stays within a scale-up domain, and in one system where it can.
     """
     count = math.ceil(size / system.devices)
-    widest = min(size, system.domain)
+    widest = min(size, system.domain, WIDEST.get(system.device.kind, COMMON_WIDEST))
     degrees = [2**e for e in range(MOST_DEGREES) if 2**e <= widest]
     for tp in degrees:
         copies = size // tp if size <= system.devices else count * max(1, system.devices // tp)

@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 
-import numpy as np
-
 from disaggc.cost import Array, Group
 from disaggc.placement.fleet.columns import Book
 from disaggc.placement.fleet.cuts import cuts_of
 from disaggc.placement.fleet.demand import Wanted
 from disaggc.placement.fleet.drafted import Drafted, drafters_of
 from disaggc.placement.fleet.shapes import groups_in, nested_sizes, sizes_of, splits
-from disaggc.placement.fleet.split import Side, Splits, Wires, room, side_of, split_mode, wires_of
+from disaggc.placement.fleet.split import Side, Splits, Wires, roomy, side_of, split_mode, wires_of
 from disaggc.placement.fleet.timetable import Timetable, batch_grid, requests_grid
 from disaggc.placement.fleet.whole import (
     MICRO_BATCHES,
@@ -110,15 +108,14 @@ class Space:
     def _parted_decode(self, book: Book, tier: int) -> None:
         wires = wires_of(self.table, tier, self.cuts)
         for groups, forwards, joined in self._pairs:
-            here = side_of(self.table, tier, groups, 1 - self.cuts.away)
-            away = side_of(self.table, tier, forwards, self.cuts.away)
             tally = book.tally(tier, split_mode(groups[0].system, forwards[0].system))
             tally.considered += len(groups) * len(forwards) * len(self.cuts) * self.grid
-            home_fits, away_fits = room(here, tally), room(away, tally)
-            if home_fits.any() and away_fits.any():
-                homes = here[np.flatnonzero(home_fits)].undominated()
-                forward = away[np.flatnonzero(away_fits)].undominated()
-                self._offer_splits(book, tier, homes, forward, wires, joined)
+            homes = roomy(self.table, tier, groups, 1 - self.cuts.away, tally)
+            others = roomy(self.table, tier, forwards, self.cuts.away, tally)
+            if homes and others:
+                here = side_of(self.table, tier, homes, 1 - self.cuts.away).undominated()
+                away = side_of(self.table, tier, others, self.cuts.away).undominated()
+                self._offer_splits(book, tier, here, away, wires, joined)
 
     def _offer_splits(
         self, book: Book, tier: int, homes: Side, forward: Side, wires: Wires, joined: bool

@@ -61,22 +61,18 @@ class Side:
 
     def undominated(self) -> Side:
         """Without shapes that another one of equal size is as good as in every time and every byte."""
-        sizes = np.array([g.reserved for g in self.groups])
-        kept = [
-            k
-            for k in range(len(sizes))
-            if not any(self._beats(j, k) for j in map(int, np.flatnonzero(sizes == sizes[k])))
-        ]
+        alike = ("groups", "usable", "slow_usable", "latency", "bytes_per_s")
+        parts = [getattr(self, f.name) for f in fields(self) if f.name not in alike]
+        facts = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+        kind = np.array([(g.reserved, g.dp) for g in self.groups])
+        kept: list[int] = []
+        for k in range(len(facts)):
+            others = np.flatnonzero((kind == kind[k]).all(axis=1))
+            as_good = (facts[others] <= facts[k]).all(axis=1)
+            equal = (facts[others] == facts[k]).all(axis=1)
+            if not (as_good & (~equal | (others < k))).any():
+                kept.append(k)
         return self[np.array(kept, dtype=np.intp)]
-
-    def _beats(self, one: int, other: int) -> bool:
-        if one == other or self.groups[one].dp != self.groups[other].dp:
-            return False
-        alike = ("usable", "slow_usable", "latency", "bytes_per_s")
-        parts = [getattr(self, f.name) for f in fields(self)[1:] if f.name not in alike]
-        if not all((part[one] <= part[other]).all() for part in parts):
-            return False
-        return one < other or any((part[one] < part[other]).any() for part in parts)
 
     @property
     def replicas(self) -> Array:
@@ -312,15 +308,19 @@ class Splits:
         )
 
 
-def room(side: Side, tally: Tally) -> Mask:
-    """(shape,): whether a shape holds its weights and one request under some cut; what it lacks is noted."""
-    needed = (side.weights + side.cache).min(axis=1)
-    if not (needed <= side.usable).any():
-        k = int((needed - side.usable).argmin())
-        devices = side.groups[k].devices
-        tally.lacks(float(needed[k]) * devices, float(side.usable[k]) * devices)
-    fits: Mask = needed <= side.usable
-    return fits
+def roomy(table: Timetable, tier: int, groups: Sequence[Group], on: Array, tally: Tally) -> list[Group]:
+    """The groups that hold weights and one request under some cut; if none, what the nearest lacks."""
+    found, lacks = [], []
+    for group in groups:
+        sheet = table.sheet(group, tier)
+        needed = float((on @ (sheet.standing.weights + sheet.cache)).min())
+        if needed <= sheet.usable:
+            found.append(group)
+        lacks.append((needed - sheet.usable, needed * group.devices, sheet.usable * group.devices))
+    if not found:
+        _, needed, usable = min(lacks)
+        tally.lacks(needed, usable)
+    return found
 
 
 def split_mode(attention: System, forward: System) -> str:

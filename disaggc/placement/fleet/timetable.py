@@ -47,14 +47,23 @@ class Sheet:
     Attributes:
         pricing: Its group alone, for what hangs on no batch.
         standing: What it holds whatever the tier.
-        decode: (piece, batch): seconds of one micro-batch, all layers of a piece.
-        prefill: (piece,): seconds of one prompt.
+        table, tier: Where its times come from, when asked for.
     """
 
     pricing: Pricing
     standing: Standing
-    decode: Array
-    prefill: Array
+    table: Timetable
+    tier: int
+
+    @cached_property
+    def decode(self) -> Array:
+        """(piece, batch): seconds of one micro-batch, all layers of a piece."""
+        return np.asarray(self.table.decode(self.group)[self.tier])
+
+    @cached_property
+    def prefill(self) -> Array:
+        """(piece,): seconds of one prompt."""
+        return np.asarray(self.table.prefill(self.group)[self.tier])
 
     @property
     def group(self) -> Group:
@@ -128,7 +137,7 @@ class Timetable:
     def sheet(self, group: Group, tier: int) -> Sheet:
         """A group under the load of a tier."""
         pricing = Pricing(self.pieces, (group,), self.loads[tier], self.formats)
-        return Sheet(pricing, self.standing(group), self.decode(group)[tier], self.prefill(group)[tier])
+        return Sheet(pricing, self.standing(group), self, tier)
 
     def standing(self, group: Group) -> Standing:
         """What a group holds whatever the tier."""

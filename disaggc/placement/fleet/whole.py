@@ -27,6 +27,8 @@ MOST_REQUESTS = 24_576
 def price_whole(book: Book, wanted: Wanted, table: Timetable, tier: int, group: Group) -> None:
     """Add what ``group`` serves of a tier by itself, and what it decodes of prompts computed elsewhere."""
     demand, sheet = wanted.tiers[tier], table.sheet(group, tier)
+    if not _holds_one(book, sheet, tier):
+        return
     requests = np.array(requests_grid(MOST_REQUESTS // group.dp), dtype=np.float64)[:, None]
     flying = np.array(DEEP_MICRO_BATCHES if group.pp > 1 else MICRO_BATCHES, dtype=np.float64)
     at = np.searchsorted(table.batches, requests[:, 0] * group.dp)
@@ -46,6 +48,18 @@ def price_whole(book: Book, wanted: Wanted, table: Timetable, tier: int, group: 
             rates = np.minimum(rates, taking_in(wanted, tier, group))
         if rates.max() > 0:
             book.offer(_column(tier, form, mode, group, rates, step, requests, flying))
+
+
+def _holds_one(book: Book, sheet: Sheet, tier: int) -> bool:
+    """Whether a shape holds its weights and one request a replica; else what it lacks is noted."""
+    one, system = np.ones((1, 1)), sheet.group.system.name
+    needed = float(decode_bytes(sheet, one, one[0])[0, 0])
+    for mode, prompt in ((f"decode on {system}", 0.0), (f"colocated on {system}", prompt_cache_bytes(sheet))):
+        tally = book.tally(tier, mode)
+        tally.considered += int(needed > sheet.usable)
+        if needed + prompt > sheet.usable:
+            tally.lacks((needed + prompt) * sheet.group.devices, sheet.usable * sheet.group.devices)
+    return needed <= sheet.usable
 
 
 def _steps(form: str, demand: Demand, sheet: Sheet, path: Array, busy: Array, in_flight: Array) -> Array:
@@ -72,8 +86,6 @@ def prompt_cache_bytes(sheet: Sheet) -> float:
 def _room(tally: Tally, sheet: Sheet, needed: Array, requests: Array, flying: Array) -> Array:
     """(request, micro-batch): whether it fits main and slower memory."""
     fits = needed <= sheet.usable
-    if not fits.any():
-        tally.lacks(float(needed.min()) * sheet.group.devices, sheet.usable * sheet.group.devices)
     if sheet.pricing.spills(0):
         slow = sheet.standing.slow_weights.sum() + sheet.slow_cache.sum() * requests * flying
         fits &= slow <= sheet.pricing.usable_slower_bytes(0)
@@ -121,7 +133,6 @@ def price_prefill(
     demand, sheet = wanted.tiers[tier], table.sheet(group, tier)
     needed = float(sheet.standing.weights.sum() + sheet.transient_bytes(np.asarray(1.0)))
     needed += prompt_cache_bytes(sheet)
-    prompt_s, busy_s = float(sheet.prefill.sum()), sheet.prefill_busy_s
     for home in homes:
         tally = book.tally(tier, f"prefill on {group.system.name} for decode on {home.name}")
         tally.considered += 1
@@ -130,6 +141,7 @@ def price_prefill(
             tally.lacks(needed * group.devices, sheet.usable * group.devices)
             continue
         tally.fits += 1
+        prompt_s, busy_s = float(sheet.prefill.sum()), sheet.prefill_busy_s
         over_s = handover_s(wanted, tier, group, home)
         tally.least_ttft_s = min(tally.least_ttft_s, prompt_s + over_s)
         spare = np.asarray((demand.limits.ttft_s or np.inf) - prompt_s - over_s)
