@@ -19,12 +19,16 @@ from disaggc.compiler import Options, compile_fleet
 from disaggc.plans import FleetPlan, load_job
 
 HERE = Path(__file__).resolve().parent
-HEADER = f"{'job':24} {'kinds':>14} {'patterns':>16} {'solves':>6} {'seconds':>8} {'MB':>6} {'gap':>8}  status"
+HEADER = (
+    f"{'job':24} {'kinds':>14} {'patterns':>16} {'solves':>6} {'seconds':>8} {'MB':>6} {'gap':>8}  status"
+)
 
 
 def main() -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("job", type=Path, nargs="*", default=[HERE / "fleet_1t.toml"])
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

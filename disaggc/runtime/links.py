@@ -89,10 +89,9 @@ class Links:
         self._bells[target].ring(self._signs[target])
 
     def poll(self) -> Iterator[tuple[Address, Message]]:
-        """The messages that have arrived."""
-        while self._early:
-            yield self._early.popleft()
-        yield from self._arrived()
+        """The messages that have arrived, those of one sender in order, whatever is sent meanwhile."""
+        while (found := self._early.popleft() if self._early else self._arrived()) is not None:
+            yield found
 
     def has_any(self) -> bool:
         """Whether a message has arrived."""
@@ -122,14 +121,18 @@ class Links:
         """Room in a ring; while there is none, messages are taken in, so that nobody waits for us."""
         while (room := ring.reserve(size)) is None:
             self._stalled()
-            self._early.extend(list(self._arrived()))
+            while (found := self._arrived()) is not None:
+                self._early.append(found)
             time.sleep(_STALL_S)
         return room
 
-    def _arrived(self) -> Iterator[tuple[Address, Message]]:
+    def _arrived(self) -> tuple[Address, Message] | None:
+        """The next message in the rings."""
         for source, way in self._in:
-            while (message := _next(way)) is not None:
-                yield source, message
+            message = _next(way)
+            if message is not None:
+                return source, message
+        return None
 
     def _send_in_pieces(self, target: Address, way: _Way, message: Message, size: int) -> None:
         whole = memoryview(bytearray(size))

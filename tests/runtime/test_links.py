@@ -1,10 +1,12 @@
 """Bytes between processes: rings, messages on them, commands on sockets."""
 
+import itertools
 import random
 import socket
 import struct
 import threading
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -179,6 +181,31 @@ def test_two_ends_that_write_more_than_fits_take_in_what_the_other_writes() -> N
         thread.join(60)
     for messages in found.values():
         np.testing.assert_array_equal(view(messages[0].tensors[0]), big)
+
+
+def test_messages_stay_in_order_when_more_is_sent_between_two_of_them() -> None:
+    """The reader of a message sends more than fits, and so takes in those that come after it."""
+    a, b, _ = ends()
+    for step in range(3):
+        a.send(B, Message(Kind.VALUES, 1, step, 0, (wrap(np.zeros(10, np.float32)),)))
+    steps, thread = [], None
+    for _, message in b.poll():
+        steps.append(message.step)
+        if message.step == 0:
+            big = Message(Kind.VALUES, 2, 0, 0, (wrap(np.zeros(50_000, np.float32)),))
+            thread = threading.Thread(target=lambda: list(itertools.islice(_read(a), 1)))
+            thread.start()
+            b.send(A, big)
+            a.send(B, Message(Kind.VALUES, 1, 3, 0, ()))
+    assert thread is not None
+    thread.join(60)
+    steps.extend(message.step for _, message in b.poll())
+    assert steps == [0, 1, 2, 3]
+
+
+def _read(links: Links) -> Iterator[tuple[Address, Message]]:
+    while True:
+        yield from links.poll()
 
 
 COMMANDS = [
