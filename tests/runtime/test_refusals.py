@@ -1,12 +1,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from disaggc.errors import JobError, ModelError, PlanError, WeightsError
 from disaggc.plans import Plan
-from disaggc.runtime import deploy, deploy_reference, run
+from disaggc.runtime import Execution, deploy, deploy_reference, run
 
 from .splitting import contiguous, read, split
 
@@ -153,3 +154,48 @@ def test_an_input_that_nobody_gives_is_named(plan: Plan, tmp_path: Path, model_f
 def test_no_threads_are_refused(plan: Plan, tmp_path: Path, model_folder: Path) -> None:
     with pytest.raises(JobError, match="Cannot compute with 0 threads"):
         deploy(plan, tmp_path, model_folder, threads=0)
+
+
+def moved(plan: Plan, subgraph: str) -> Plan:
+    """The plan with its second stage elsewhere."""
+    stages = list(plan.decode.stages)
+    stages[1] = replace(stages[1], subgraph=subgraph)
+    phase = replace(plan.decode, stages=tuple(stages))
+    return replace(plan, decode=phase, prefill=phase)
+
+
+@pytest.mark.parametrize("subgraph", ["../other.onnx", "/etc/other.onnx", "a\\..\\..\\other.onnx"])
+@pytest.mark.parametrize("on", ["local", "processes"])
+def test_a_subgraph_outside_the_plan_folder_is_refused(
+    plan: Plan, tmp_path: Path, model_folder: Path, subgraph: str, on: Literal["local", "processes"]
+) -> None:
+    (tmp_path.parent / "other.onnx").write_bytes(b"")
+    with pytest.raises(
+        PlanError, match=r"other.onnx' lies outside the plan folder .* Compile the plan again"
+    ):
+        deploy(moved(plan, subgraph), tmp_path, model_folder, execution=Execution(on=on))
+
+
+def test_a_link_that_leads_out_of_the_plan_folder_is_refused(
+    plan: Plan, tmp_path: Path, model_folder: Path
+) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}.onnx"
+    outside.write_bytes((tmp_path / plan.decode.stages[1].subgraph).read_bytes())
+    (tmp_path / "link.onnx").symlink_to(outside)
+    with pytest.raises(PlanError, match=r"Subgraph .link\.onnx. lies outside the plan folder"):
+        deploy(moved(plan, "link.onnx"), tmp_path, model_folder)
+
+
+@pytest.mark.parametrize("on", ["local", "processes"])
+def test_a_subgraph_that_was_changed_since_it_was_checked_is_refused(
+    plan: Plan, tmp_path: Path, model_folder: Path, on: Literal["local", "processes"]
+) -> None:
+    known = replace(plan, files={plan.decode.stages[1].subgraph: "0" * 64})
+    with pytest.raises(PlanError, match=r"'subgraphs/decode_001.onnx' .* was changed after it was compiled"):
+        deploy(known, tmp_path, model_folder, execution=Execution(on=on))
+
+
+def test_a_model_outside_its_folder_is_refused(plan: Plan, tmp_path: Path, model_folder: Path) -> None:
+    elsewhere = replace(plan, model=replace(plan.model, file="../model.onnx"))
+    with pytest.raises(PlanError, match=r"names the model '../model.onnx', outside its folder"):
+        deploy(elsewhere, tmp_path, model_folder)
