@@ -20,7 +20,7 @@ from disaggc.runtime.processes import Processes
 from disaggc.runtime.ragged import is_ragged
 from disaggc.runtime.requests import Live, Request, check_job, refusal
 from disaggc.runtime.results import RunResult, result_of
-from disaggc.runtime.scheduler import Scheduler
+from disaggc.runtime.scheduler import Limits, Scheduler
 from disaggc.runtime.sessions import StageOpener
 from disaggc.runtime.transport import Transport
 from disaggc.runtime.weights import check_weights, read_table
@@ -138,7 +138,8 @@ class Deployment:
         budget = kv_budget(self._plan, self._execution)
         lives = [Live(i, r, error=refusal(self._plan, i, r, budget)) for i, r in enumerate(requests)]
         ragged = self._may_share(requests)
-        scheduler = self._attempt(lives, ragged, self._micro_batches, keep_logits)
+        limits = limits_of(self._plan, self._execution, ragged)
+        scheduler = self._attempt(lives, limits, self._micro_batches, keep_logits)
         if all(live.error for live in lives):
             raise _first_error(lives)
         return result_of(self._plan, self._transport, scheduler, lives, keep_logits)
@@ -163,17 +164,16 @@ class Deployment:
         return self.is_ragged
 
     def _probe(self, lives: Sequence[Live], share: bool) -> None:
-        self._attempt(lives, share, 1, keep_logits=True)
+        self._attempt(lives, Limits(len(lives), None, share), 1, keep_logits=True)
 
     def _attempt(
-        self, lives: Sequence[Live], ragged: bool, micro_batches: int, keep_logits: bool
+        self, lives: Sequence[Live], limits: Limits, micro_batches: int, keep_logits: bool
     ) -> Scheduler:
         """Run requests; whatever goes wrong, executors are empty before the next ones."""
         if not self._is_clean:
             self._transport.recover()
         self._is_clean = False
         lanes = make_lanes(self._transport.instances, micro_batches)
-        limits = limits_of(self._plan, self._execution, ragged)
         scheduler = Scheduler(self._transport, lanes, limits, self._numbers, keep_logits)
         scheduler.run(lives)
         self._is_clean = True

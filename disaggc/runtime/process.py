@@ -97,6 +97,10 @@ class Process:
         self.channel.send(command)
         self.signs[COMMANDS] += 1
 
+    def expect(self) -> None:
+        """It has something to do from now on; that it was idle before means nothing."""
+        self._seen[WORK] = (self.signs[WORK], monotonic())
+
     def hear(self) -> list[Command]:
         """What it has said; notes if it is gone."""
         heard: list[Command] = []

@@ -108,7 +108,9 @@ class Processes:
 
     def order(self, address: Address, order: Order) -> None:
         """Tell an executor to do something; if it is gone, ``wait`` will say so."""
-        self._tell(self._processes[address], order)
+        process = self._processes[address]
+        process.expect()
+        self._tell(process, order)
 
     def wait(self, seconds: float) -> Sequence[Event]:
         """What happened; waits for something as long as ``seconds``, or until somebody is lost.

@@ -86,6 +86,16 @@ def test_an_executor_that_dies_while_another_is_replaced_is_replaced_too(tmp_pat
         assert set(first.values()).isdisjoint(processes.pids.values())
 
 
+def test_executors_that_had_nothing_to_do_for_long_are_not_taken_to_hang(tmp_path: Path) -> None:
+    plan = cut(TINY, tmp_path)
+    with fleet(plan, tmp_path, TINY, on_processes(deadline_s=3.0)) as (deployment, processes):
+        before = dict(processes.pids)
+        deployment.generate([[1, 2, 3]], 3)
+        time.sleep(3.5)
+        assert deployment.generate([[1, 2, 3]], 3).restarts == 0
+        assert processes.pids == before
+
+
 def test_an_idle_executor_that_dies_is_replaced_by_the_next_run(tmp_path: Path) -> None:
     plan = cut(TINY, tmp_path)
     whole = run(plan, tmp_path, TINY.parent, [[1, 2, 3]], 10).tokens

@@ -61,6 +61,13 @@ def test_requests_join_and_leave_in_processes(tmp_path: Path) -> None:
         assert request.arrival_s <= times.first_s <= times.last_s
 
 
+def test_a_budget_smaller_than_what_is_tried_out_is_no_obstacle(tmp_path: Path) -> None:
+    plan = cut(TINY, tmp_path)
+    with deploy(plan, tmp_path, TINY.parent, execution=Execution(kv_tokens=6)) as deployment:
+        found = deployment.serve([Request((1, 2), 2), Request((3, 4, 5), 3)])
+    assert [len(tokens) for tokens in found.tokens] == [2, 3]
+
+
 def test_caches_that_grow_or_positions_for_all_rows_rule_sharing_out() -> None:
     plan = one_stage_plan(TINY, read(TINY))
     assert may_be_ragged(plan)
