@@ -7,13 +7,16 @@ import dataclasses
 import gc
 import os
 import random
+import re
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from disaggc import __version__, report
-from disaggc.errors import DisaggcError, JobError, PlanError
+from disaggc.backends.catalogue import BACKENDS
+from disaggc.errors import DisaggcError, JobError, PlanError, nearest
 from disaggc.ir import Graph, print_graph
 from disaggc.plans import (
     FleetPlan,
@@ -38,6 +41,8 @@ first steps:
   disaggc inspect MODEL.onnx                          what is in a model, and what it costs
   disaggc compile examples/tiny_moe.toml -o out       where each part of it should run, and why
   disaggc verify out                                  run the plan here, against the uncut model
+
+then: disaggc explain out, disaggc report out; disaggc COMMAND --help says more of each
 """
 
 
@@ -50,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if not hasattr(options, "run"):
-        parser.print_help()
+        _teach(parser)
         return 0
     gc.set_threshold(100_000, 20, 20)  # a large graph is millions of objects that live to the end
     screen = report.Screen()
@@ -69,6 +74,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _teach(parser: argparse.ArgumentParser) -> None:
+    """What to do first, and what else there is: the answer to the command alone."""
+    tree = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    print(textwrap.fill(parser.description or "", 100), FIRST_STEPS, sep="\n\n")
+    print("commands:")
+    for choice in tree._choices_actions:
+        print(f"  {choice.dest:<12}{choice.help}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint about a word that it does not know names the nearest one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and how to go on."""
+        found = re.match(r"argument .*: invalid choice: '(.*?)' \(choose from (.*)\)$", message)
+        if found is not None:
+            known = re.findall(r"[\w.-]+", found[2])
+            message = f"There is no '{found[1]}'.{nearest(found[1], known)}"
+        super().error(message)
+
+
 def _close_stdout() -> None:
     """Nobody reads any more ('disaggc explain | head'): what is still buffered goes nowhere, quietly."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -77,7 +103,7 @@ def _close_stdout() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="disaggc",
         description="Compiles an ONNX model and a fleet into a placement plan for LLM inference, proves the "
         "choice, and runs the plan here, token for token equal to the uncut model.",
@@ -94,6 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_targets(commands)
     _add_import(commands)
     _add_compare(commands)
+    _add_emit(commands)
+    _add_report(commands)
+    _add_diff(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -215,7 +245,7 @@ def _add_compile(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--tier",
         action="append",
         default=[],
-        metavar="NAME",
+        metavar="TIER",
         help="a declared tier, such as gtc2026/premium; several share the fleet",
     )
     model.add_argument("--weights", default="as stored", metavar="FORMAT", help="fp8, nvfp4, bf16, ...")
@@ -489,33 +519,94 @@ def _model_folder(options: argparse.Namespace) -> Path:
 def _add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "explain", "say why a plan is as it is: memory, stages, alternatives, rejections")
     parser.add_argument("plan", type=Path, metavar="DIR", help="plan folder")
-    parser.add_argument("--json", action="store_true", help="print plan.json")
+    parser.add_argument("--why", metavar="PART", help="why it is where it is: attention, ffn, or a role")
+    parser.add_argument("--why-not", metavar="MODE", help="afd, pd, colocated, or (part of) a mode's name")
+    parser.add_argument("--what-binds", action="store_true", help="what limits it, and what room there is")
+    parser.add_argument("--one-more", metavar="SYSTEM", help="what one more of it would bring (with --job)")
+    parser.add_argument("--job", type=Path, metavar="JOB.toml", help="the job, for --one-more")
+    parser.add_argument("--json", action="store_true", help="print plan.json, or the answers")
+    _add_library(parser)
     parser.set_defaults(run=_explain)
 
 
 def _explain(options: argparse.Namespace, screen: report.Screen) -> int:
-    plan = open_fleet(options.plan) if is_fleet(options.plan) else open_plan(options.plan)
+    if is_fleet(options.plan):
+        return _explain_fleet(options, screen)
+    plan: Plan = open_plan(options.plan)
+    if options.one_more:
+        return _one_more(options, plan, screen)
+    answers = _answers(options, plan)
+    if answers and options.json:
+        screen.show_json({"answers": answers})
+        return 0
+    if answers:
+        screen.show(*(report.wrapped(sentence) for found in answers.values() for sentence in found))
+        return 0
     if options.json:
         sys.stdout.write(dump_plan(plan).decode())
         return 0
-    screen.show(*(report.fleet_explain(plan) if isinstance(plan, FleetPlan) else report.explain(plan)))
+    screen.show(*report.explain(plan))
     _warn(screen, plan.warnings)
     return 0
+
+
+def _explain_fleet(options: argparse.Namespace, screen: report.Screen) -> int:
+    """A fleet tells all of itself; questions are asked of its deployments."""
+    plan = open_fleet(options.plan)
+    if options.why or options.why_not or options.what_binds or options.one_more:
+        folders = ", ".join(f"{options.plan}/{r.plan}" for r in plan.replicas if r.plan)
+        raise PlanError(f"'{options.plan}' is the plan of a fleet. Ask one of its deployments: {folders}.")
+    if options.json:
+        sys.stdout.write(dump_plan(plan).decode())
+        return 0
+    screen.show(*report.fleet_explain(plan))
+    _warn(screen, plan.warnings)
+    return 0
+
+
+def _answers(options: argparse.Namespace, plan: Plan) -> dict[str, list[str]]:
+    """Question to sentences, for each that was asked."""
+    found: dict[str, list[str]] = {}
+    if options.why:
+        found[f"why {options.why}"] = report.why(plan, options.why)
+    if options.why_not:
+        found[f"why not {options.why_not}"] = report.why_not(plan, options.why_not)
+    if options.what_binds:
+        found["what binds"] = report.what_binds(plan)
+    return found
+
+
+def _one_more(options: argparse.Namespace, plan: Plan, screen: report.Screen) -> int:
+    """Only the compiler can tell: run it where the job is given, else say how."""
+    known = sorted(load_library(options.library).systems)
+    count = report.fleet_count(plan, options.one_more, known)
+    counts = (count, count + 1)
+    command = report.one_more(options.one_more, counts, str(options.job or "JOB.toml"))
+    if options.job is None:
+        if options.json:
+            screen.show_json({"command": command})
+        else:
+            screen.say(f"That takes the compiler: {command}, or add --job JOB.toml here.")
+        return 0
+    options.sweep = command.rpartition(" ")[2]
+    return _compare(options, screen)
 
 
 def _add_targets(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "targets", "list the declared machines, or show one with its sources")
     parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="for programs")
     _add_library(parser)
     parser.set_defaults(run=_targets)
 
 
 def _targets(options: argparse.Namespace, screen: report.Screen) -> int:
     library = load_library(options.library)
-    if options.name is None:
-        screen.show(report.systems_table(library))
+    system = library.system(options.name) if options.name is not None else None
+    if options.json:
+        screen.show_json(report.systems_data(library) if system is None else report.system_data(system))
     else:
-        screen.show(report.system_table(library.system(options.name)))
+        screen.show(report.systems_table(library) if system is None else report.system_table(system))
     return 0
 
 
@@ -585,6 +676,9 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a system of the fleet, or one word of its name (0 leaves it out), a number of all tiers, or "
         "TIER.NUMBER; and its values",
     )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.html", help="draw it, too: one page that opens offline"
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     _add_library(parser)
     parser.set_defaults(run=_compare)
@@ -597,10 +691,16 @@ def _compare(options: argparse.Namespace, screen: report.Screen) -> int:
     with screen.progress() as tell:
         settings = Options(library=options.library, tell=tell)
         found = compare(load_job(options.job), options.job.parent, name, values, settings)
+    data = report.comparison_data(name, found)
+    if options.output is not None:
+        text = report.sweep_page(name, data["rows"], f"disaggc {__version__}")
+        report.write_page(text, options.output)
     if options.json:
-        screen.show_json(report.comparison_data(name, found))
+        screen.show_json(data)
     else:
         screen.show(*report.comparison(name, found))
+        if options.output is not None:
+            screen.say(f"Wrote {options.output}.")
     return 0 if any(row.best is not None for row in found) else 3
 
 
@@ -610,6 +710,178 @@ def _sweep(text: str) -> tuple[str, list[float]]:
         return name, [float(value) for value in values.split(",")]
     except ValueError as error:
         raise JobError(f"--with {text}: write a name and numbers, such as groq3-lpx=0,1,2.") from error
+
+
+# emit ------------------------------------------------------------------------------------------
+
+EMIT_MORE = """\
+  disaggc emit out --backend dynamo --checkpoint Qwen/Qwen3-235B-A22B -o deployment
+  disaggc emit out --backend onnx -o annotated
+
+backends (docs/emitters.md says what each can express):
+"""
+
+
+def _add_emit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    listed = "".join(f"  {name:<12} {title}\n" for name, (_, title) in BACKENDS.items())
+    parser = _add(commands, "emit", "write a plan in the form that a serving stack reads", EMIT_MORE + listed)
+    parser.add_argument("plan", type=Path, metavar="DIR", help="plan folder")
+    parser.add_argument("--backend", required=True, metavar="NAME", help="one of those below")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder to write")
+    parser.add_argument("--force", action="store_true", help="replace a folder that was emitted before")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument(
+        "--deployment",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of a fleet this one; repeatable",
+    )
+    more = parser.add_argument_group("what a plan does not know; each backend takes some")
+    more.add_argument("--checkpoint", metavar="NAME|PATH", help="the model that the stack loads")
+    more.add_argument("--name", help="of the deployment; default: the model's")
+    more.add_argument("--namespace", help="of Kubernetes")
+    more.add_argument("--engine", metavar="vllm|sglang", help="what Dynamo drives; default: vllm")
+    more.add_argument("--image", help="container image of the engine")
+    more.add_argument("--build-id", metavar="ID", help="compiled build that LPX components run")
+    more.add_argument("--lpu-image", metavar="IMAGE", help="of the LPX agents")
+    more.add_argument("--conductor-image", metavar="IMAGE", help="of the LPX conductor, where it has GPUs")
+    more.add_argument("--node-devices", type=int, metavar="N", help="devices of one node; default: declared")
+    more.add_argument("--connector", metavar="NAME", help="between attention and FFN ranks")
+    more.add_argument("--model", type=Path, metavar="FOLDER", help="the ONNX model's folder, if it moved")
+    _add_library(parser)
+    parser.set_defaults(run=_emit)
+
+
+def _emit(options: argparse.Namespace, screen: report.Screen) -> int:
+    from disaggc.backends.emitters import Settings, emit  # as in _inspect
+
+    names = [field.name for field in dataclasses.fields(Settings)]
+    settings = Settings(**{name: getattr(options, name) for name in names})
+    written = emit(
+        options.plan,
+        options.backend,
+        options.output,
+        settings,
+        only=options.deployment,
+        force=options.force,
+        library=options.library,
+    )
+    if options.json:
+        screen.show_json({**dataclasses.asdict(written), "output": str(written.output)})
+        return 0
+    for note in written.notes:
+        screen.warn(note)
+    screen.say(f"Wrote {', '.join(written.files)} in {written.output}. Next: {written.start}")
+    return 0
+
+
+# report ----------------------------------------------------------------------------------------
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "report", "draw a plan, or a fleet's: one HTML file that opens offline")
+    parser.add_argument("plan", type=Path, metavar="DIR", help="plan folder")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.html", help="default: report.html beside plan.json"
+    )
+    parser.add_argument("--json", action="store_true", help="say for programs what was written")
+    _add_library(parser)
+    parser.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace, screen: report.Screen) -> int:
+    known = load_library(options.library).sources
+    if is_fleet(options.plan):
+        text = report.fleet_page(open_fleet(options.plan), options.plan, known)
+    else:
+        text = report.plan_page(open_plan(options.plan), options.plan, known)
+    output: Path = options.output or options.plan / "report.html"
+    report.write_page(text, output)
+    if options.json:
+        screen.show_json({"path": str(output), "bytes": len(text.encode())})
+    else:
+        screen.say(f"Wrote {output} ({report.amount(len(text.encode()), 'B')}).")
+    return 0
+
+
+# diff ------------------------------------------------------------------------------------------
+
+
+def _add_diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "diff", "say what changed between two plans, and what it costs to move")
+    parser.add_argument("before", type=Path, metavar="DIR1", help="the plan that runs")
+    parser.add_argument("after", type=Path, metavar="DIR2", help="the plan that shall run")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=_diff)
+
+
+def _diff(options: argparse.Namespace, screen: report.Screen) -> int:
+    before, after = open_plan(options.before), open_plan(options.after)
+    rates = {**report.link_rates(options.before), **report.link_rates(options.after)}
+    found = report.difference(before, after, rates)
+    if options.json:
+        screen.show_json(report.difference_data(found))
+    else:
+        screen.show(*report.difference_tables(found))
+    return 0
+
+
+# completion ------------------------------------------------------------------------------------
+
+COMPLETION_MORE = """\
+  bash:  source <(disaggc completion bash)        in ~/.bashrc
+  zsh:   source <(disaggc completion zsh)         in ~/.zshrc, after compinit
+  fish:  disaggc completion fish | source         in ~/.config/fish/config.fish
+"""
+
+
+def _add_completion(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _add(commands, "completion", "print a script that completes this command", COMPLETION_MORE)
+    parser.add_argument("shell", choices=report.SHELLS)
+    _add_library(parser)
+    parser.set_defaults(run=_completion)
+
+
+def _completion(options: argparse.Namespace, _: report.Screen) -> int:
+    from disaggc.cost import FORMAT_BITS  # numpy takes its time to load
+
+    library = load_library(options.library)
+    words = {
+        "SYSTEM": tuple(library.systems),
+        "NAME[=N]": tuple(library.systems),
+        "NAME": tuple(library.systems),
+        "TIER": tuple(library.tiers),
+        "FORMAT": tuple(FORMAT_BITS),
+    }
+    sys.stdout.write(report.script(options.shell, _commands(words)))
+    return 0
+
+
+def _commands(words: Mapping[str, tuple[str, ...]]) -> list[report.Command]:
+    """Every command as its parser declares it; ``words`` are what a metavar stands for."""
+    tree = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    texts = {choice.dest: choice.help or "" for choice in tree._choices_actions}
+    found = []
+    for name, parser in tree.choices.items():
+        options, arguments = [], []
+        for action in parser._actions:
+            value = None if action.nargs == 0 else _value(action, words)
+            if action.option_strings:
+                options.append(report.Option(tuple(action.option_strings), action.help or "", value))
+            else:
+                arguments.append(_value(action, words))
+        found.append(report.Command(name, texts[name], tuple(options), tuple(arguments)))
+    return found
+
+
+def _value(action: argparse.Action, words: Mapping[str, tuple[str, ...]]) -> report.Value:
+    if action.choices is not None:
+        return report.Value(tuple(map(str, action.choices)))
+    told = str(action.metavar)
+    if action.type is Path:
+        return report.Value(file=told != "DIR", folder=told == "DIR")
+    return report.Value(words.get(told, ()))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,15 @@ def tiny_job() -> Job:
     return replace(load_job(EXAMPLES / "tiny_moe.toml"), search=FEW)
 
 
+def two_tiers() -> Job:
+    """The same for two tiers that share the fleet."""
+    tiers = (
+        TierSpec(like="gtc2026/high", requests_per_s=50.0, prefix_hit=0.9),
+        TierSpec(like="gtc2026/premium", requests_per_s=20.0, prefix_hit=0.98),
+    )
+    return replace(tiny_job(), tier=tiers)
+
+
 def small_job(onnx: str, fleet: dict[str, int], batch: int, context: int = 4096) -> Job:
     """Any small model on a fleet, with one batch and a tier that it meets easily."""
     tier = TierSpec(

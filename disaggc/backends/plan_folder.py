@@ -1,4 +1,4 @@
-"""Writes the plan folder: plan.json, ops.csv, the subgraphs, and where the model lay."""
+"""Writes the plan folder: plan.json, ops.csv, machines.csv, the subgraphs, and where the model lay."""
 
 from __future__ import annotations
 
@@ -14,37 +14,50 @@ from pathlib import Path
 import onnx
 
 from disaggc import __version__
+from disaggc.backends.machines import MACHINES, write_machines
 from disaggc.backends.onnxruntime import Boundary, Made, Part, boundary, makeable, write_subgraphs
 from disaggc.errors import OutputError
 from disaggc.frontends import sha256
 from disaggc.ir import Graph, Phase
 from disaggc.passes.contents import Contents, contents
 from disaggc.placement import blueprint
+from disaggc.placement.burden import DIGITS, OpLoad, OpLoads, role_loads
 from disaggc.placement.decide import Decision
+from disaggc.placement.frontier import frontier
+from disaggc.placement.moves import moves
 from disaggc.placement.objective import SubFleet
 from disaggc.placement.stages import Span, lay_out
 from disaggc.placement.wiring import phase_plan
 from disaggc.plans import FORMAT, VERSION, Formats, Goal, Job, ModelRef, PhasePlan, Plan, TierSpec, dump_plan
 
 Spans = Mapping[Phase, tuple[Span, ...]]
+OP_COLUMNS = ("phase", "node", "name", "op", "layer", "role", "pool", "stage", "flops", "bytes")
 
 
 @contextlib.contextmanager
-def fresh_folder(output: Path, force: bool) -> Iterator[Path]:
+def fresh_folder(output: Path, force: bool, what: str = "plan", holds: str = "plan.json") -> Iterator[Path]:
     """A temporary folder that becomes ``output`` if the block ends well, and vanishes otherwise.
 
     With ``force`` an existing ``output`` is moved aside, and back if the new one cannot take its place; it
     is never half overwritten, not by an error and not by Ctrl-C.
 
+    Args:
+        output: The folder to be.
+        force: Whether it may replace one.
+        what: What the folder is, for messages.
+        holds: The file by which a folder of that kind is known; no other is replaced.
+
     Raises:
         OutputError: ``output`` exists, or its parent cannot be written.
     """
     if output.exists() and not output.is_dir():
-        raise OutputError(f"'{output}' is a file, and a plan is a folder. Choose another name.")
+        raise OutputError(f"'{output}' is a file, and a {what} is a folder. Choose another name.")
     if output.exists() and not force:
         raise OutputError(f"'{output}' exists already. Choose another folder, or add --force to replace it.")
-    if output.exists() and not (output / "plan.json").is_file() and any(output.iterdir()):
-        raise OutputError(f"'{output}' holds no plan, so --force will not replace it. Choose another folder.")
+    if output.exists() and not (output / holds).is_file() and any(output.iterdir()):
+        raise OutputError(
+            f"'{output}' holds no {what}, so --force will not replace it. Choose another folder."
+        )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
@@ -98,6 +111,8 @@ def write_plan(
     phases, parts = _cut(source, graph, decision, spans)
     files = write_subgraphs(source, graph.source, parts, folder, _types(graph, parts))
     files["ops.csv"] = _write_ops(graph, decision, spans, folder)
+    arithmetic = (load.arithmetic for load in role_loads(decision))
+    files[MACHINES] = write_machines(decision, arithmetic, folder)
     plan = _plan(job, tier, graph, decision, phases, dict(sorted(files.items())))
     plan = replace(plan, fleets=blueprint.fleets(job.objective.name, fleets))
     (folder / "plan.json").write_bytes(dump_plan(plan))
@@ -153,18 +168,28 @@ def _types(graph: Graph, parts: Sequence[Part]) -> dict[str, onnx.TypeProto]:
 
 
 def _write_ops(graph: Graph, decision: Decision, spans: Spans, folder: Path) -> str:
-    """ops.csv: every op once per phase. Returns its SHA-256."""
+    """ops.csv: every op once per phase; flops and bytes on one device, none without a price.
+
+    Returns its SHA-256.
+    """
     path = folder / "ops.csv"
     names = decision.answer.configuration.pricing.names
+    loads = OpLoads(graph, decision)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("phase", "node", "name", "op", "layer", "role", "pool", "stage"))
+        writer.writerow(OP_COLUMNS)
         for phase in Phase:
-            where = {i: (names[s.place], k) for k, s in enumerate(spans[phase]) for i in s.nodes}
+            where = {i: (s.place, k) for k, s in enumerate(spans[phase]) for i in s.nodes}
             for i, (node, mark) in enumerate(zip(graph.nodes, graph.marks, strict=True)):
                 layer = "" if mark.layer is None else mark.layer
-                writer.writerow((phase.value, i, node.name, node.kind, layer, mark.role.value, *where[i]))
+                place, stage = where[i]
+                told = (phase.value, i, node.name, node.kind, layer, mark.role.value, names[place], stage)
+                writer.writerow((*told, *_amounts(loads.of(i, place, phase))))
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _amounts(load: OpLoad | None) -> tuple[str, str]:
+    return ("", "") if load is None else (f"{load.flops:.{DIGITS}g}", f"{load.bytes:.{DIGITS}g}")
 
 
 def _plan(
@@ -205,6 +230,9 @@ def _plan(
         weakest=weakest,
         inferred=inferred,
         warnings=graph.warnings,
+        loads=role_loads(decision),
+        moves=moves(decision),
+        frontier=frontier(decision),
         inputs={graph.source.name: sha256(graph.source)},
         files=files,
     )

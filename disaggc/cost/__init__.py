@@ -19,6 +19,7 @@ from disaggc.cost.roofline import (
     Work,
     cache_split,
     compute_format,
+    per_device,
     requests_per_replica,
     work_time,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "hit_share",
     "load_rules",
     "parse_formula",
+    "per_device",
     "price",
     "requests_per_replica",
     "work_time",

@@ -136,7 +136,7 @@ def work_time(work: Work, group: Group, point: Point, formats: Formats) -> Times
     """
     device = group.device
     kind = KIND_OF_ROLE.get(work.role, "gemm")
-    flops, moved = _per_device(work, group, point, formats)
+    flops, moved = per_device(work, group, point, formats)
     rate = device.rate(compute_format(work.bill, formats)).si * device.efficiency.ec[kind].value
     bandwidth = device.main.bandwidth.si * device.efficiency.em[kind].value
     sharpness = device.efficiency.p.value
@@ -169,8 +169,8 @@ def cache_split(work: Work, group: Group) -> int:
     return max(1, min(group.tp, work.kv_heads))
 
 
-def _per_device(work: Work, group: Group, point: Point, formats: Formats) -> tuple[Array, Array]:
-    """Flops and bytes of the busiest device."""
+def per_device(work: Work, group: Group, point: Point, formats: Formats) -> tuple[Array, Array]:
+    """Flops and bytes of the busiest device of a group for one micro-batch of ``work``."""
     slow = _slowdown(group)
     if work.bill.routing is not None:
         whole = work.bill.amounts(point, formats)
@@ -214,6 +214,7 @@ __all__ = [
     "Work",
     "cache_split",
     "compute_format",
+    "per_device",
     "requests_per_replica",
     "work_time",
 ]

@@ -92,7 +92,7 @@ class CostRules:
 
 
 def load_rules(standard: Mapping[str, Signature], library: Path | None = None) -> CostRules:
-    """All declared rules; a user's file of the same name replaces a shipped one, others add.
+    """All declared rules; a user's file of the same name replaces a shipped one, others go before them.
 
     Args:
         standard: Signatures of ops of the standard domain.
@@ -103,7 +103,8 @@ def load_rules(standard: Mapping[str, Signature], library: Path | None = None) -
     """
     by_op: dict[str, CostRule] = {}
     launches: dict[str, int] = {}
-    for path in declarations("passes", "costs", library).values():
+    files = declarations("passes", "costs", library).values()
+    for path in sorted(files, key=lambda path: library is not None and path.is_relative_to(library)):
         file = structure(read_toml(path), RuleFile, str(path), DeclarationError)
         launches.update(file.launches or {})
         for entry in file.rule:

@@ -11,6 +11,7 @@ from disaggc.ir.dims import CACHED, NEW, Expr
 from disaggc.placement.check import evaluate, row_value
 from disaggc.placement.decide import Decision, Option, bottleneck, tpot_seconds
 from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
+from disaggc.placement.frontier import answer_per_mw
 from disaggc.placement.modes import ANY
 from disaggc.placement.objective import MEASURES, SubFleet
 from disaggc.placement.pricing import LIVE_VALUES, RESERVE, Limits
@@ -121,6 +122,7 @@ def schedule(decision: Decision) -> Schedule:
         load.output_tokens,
         load.step_tokens,
         load.accepted,
+        STEP_OVERHEAD_S * US,
     )
 
 
@@ -179,6 +181,7 @@ def _alternative(option: Option) -> Alternative:
         tokens_per_s=answer.tokens_per_s,
         tpot_us=tpot_seconds(answer) * US,
         loss=option.loss,
+        tokens_per_s_per_mw=answer_per_mw(answer),
     )
 
 

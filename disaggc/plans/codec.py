@@ -123,7 +123,10 @@ def _read(folder: Path) -> bytes:
     try:
         return (folder / "plan.json").read_bytes()
     except OSError as error:
-        raise PlanError(f"No plan in '{folder}': cannot read plan.json ({error.strerror}).") from error
+        raise PlanError(
+            f"No plan in '{folder}': cannot read plan.json ({error.strerror}). "
+            f"Make one: disaggc compile JOB.toml -o {folder}"
+        ) from error
 
 
 def _check_files(files: dict[str, str], folder: Path) -> None:

@@ -124,7 +124,12 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class PhasePlan:
-    """One phase: its stages in order and what crosses between them."""
+    """One phase.
+
+    Attributes:
+        stages: In execution order.
+        transfers: What crosses between them.
+    """
 
     stages: tuple[Stage, ...]
     transfers: tuple[Transfer, ...] = ()
@@ -186,7 +191,12 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A prediction: conservative (transfers exposed) and optimistic (fully overlapped)."""
+    """A prediction, at both ends.
+
+    Attributes:
+        conservative: Every transfer keeps its sender busy.
+        optimistic: Every transfer hides behind work.
+    """
 
     conservative: float
     optimistic: float
@@ -194,7 +204,18 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the cost model says the plan will do."""
+    """What the cost model says the plan will do.
+
+    Attributes:
+        tpot_us: Time per output token of a request.
+        ttft_us: Time to first token, without queueing.
+        tokens_per_s: Of all requests together.
+        tokens_per_s_per_user: Of one request.
+        bottleneck: What the time per token is limited by.
+        path_us: One micro-batch through all stages and transfers of a step.
+        tokens_per_s_per_mw: Conservative, over the power of the systems that are used.
+        revenue_usd_per_h: Output tokens at the tier's price, conservative, at full load.
+    """
 
     tpot_us: Interval
     ttft_us: Interval
@@ -216,6 +237,7 @@ class Alternative:
         tokens_per_s, tpot_us: Of its best plan, conservative; of the nearest one if infeasible.
         loss: Share of the chosen plan's objective that it gives up, 0 for the chosen one.
         reason: What it is limited by, or why it was rejected, with the margin.
+        tokens_per_s_per_mw: Of its best plan, over the power of the systems that it uses.
     """
 
     mode: str
@@ -227,6 +249,74 @@ class Alternative:
     tokens_per_s: float | None = None
     tpot_us: float | None = None
     loss: float | None = None
+    tokens_per_s_per_mw: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleLoad:
+    """What one role of a phase puts on the busiest device of its pool.
+
+    Attributes:
+        role: 'core_attention', 'experts', ...
+        pool: Where it is.
+        count: How often it occurs, mostly once a layer.
+        flops, bytes: Of one micro-batch (decode) or one prompt (prefill), all occurrences.
+        time_us: Predicted for the same.
+        bottleneck: 'compute', 'memory', 'latency' or 'collective'.
+        arithmetic: Number format whose rate prices it ('fp8').
+        weight_bytes: Its weights on one device.
+        cache_bytes: Caches of all requests in flight on one device (decode).
+    """
+
+    phase: str
+    role: str
+    pool: str
+    count: int
+    flops: float
+    bytes: float
+    time_us: float
+    bottleneck: str
+    arithmetic: str
+    weight_bytes: float = 0.0
+    cache_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What it would bring to move one role to another pool, everything else as planned.
+
+    Attributes:
+        source, target: Pools.
+        feasible: Whether memory, formats and the tier allow it.
+        reason: What forbids it, with numbers, or what would then limit the plan.
+        tpot_us: Time per output token, conservative; None where a device cannot hold it.
+        loss: Share of the plan's tokens per second that it gives up; None likewise.
+    """
+
+    phase: str
+    role: str
+    source: str
+    target: str
+    feasible: bool
+    reason: str
+    tpot_us: float | None = None
+    loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPoint:
+    """A plan of one mode that no other of that mode beats in both speed and tokens per megawatt.
+
+    The mode's best cut at other batches and degrees of parallelism, priced by the checker; a few for
+    each mode.
+    """
+
+    mode: str
+    tokens_per_s_per_user: float
+    tokens_per_s_per_mw: float
+    tokens_per_s: float
+    batch: int
+    micro_batches: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +375,7 @@ class Schedule:
         input_tokens, output_tokens: Typical request.
         step_tokens: Tokens of a request that one decode step computes (verifies, with a draft).
         tokens_per_step: Tokens that an answer grows by in a step.
+        overhead_us: Engine time of a step that nothing else overlaps.
     """
 
     micro_batch: int
@@ -294,11 +385,20 @@ class Schedule:
     output_tokens: int
     step_tokens: int = 1
     tokens_per_step: float = 1.0
+    overhead_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The tier: what had to be met."""
+    """The tier: what had to be met.
+
+    Attributes:
+        tier: Its name.
+        tokens_per_s_per_user: Least speed of one answer.
+        ttft_ms: Longest time to first token.
+        price_usd_per_mtok: Of a million output tokens.
+        objective: 'throughput', 'tokens_per_mw' or 'cost'.
+    """
 
     tier: str
     tokens_per_s_per_user: float
@@ -318,7 +418,35 @@ class Formats:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that was decided, predicted and proven."""
+    """Everything that was decided, predicted and proven.
+
+    Attributes:
+        format, version: What a reader checks first.
+        compiler: Version of disaggc that made it.
+        model: The model file.
+        goal: What the tier asks for.
+        formats: Serving formats that it is priced in.
+        mode: The kind of plan, as in ``alternatives``.
+        pools: What does the work.
+        schedule: Batch, micro-batches, and the requests that they are meant for.
+        states: Tensors that are kept from step to step.
+        feeds: Inputs that the driver computes.
+        logits: The output that a next token is taken from.
+        decode, prefill: Stages and transfers.
+        prediction: What the cost model says of it.
+        alternatives: The best plan of each mode, or why there is none; the best first.
+        rejections: Those without a plan, as sentences.
+        certificate: Why the answer is right.
+        weakest: Confidence of the weakest number that predictions rest on ('V', 'V2', 'P', 'I').
+        inferred: Every inferred number among them.
+        warnings: What to know of the model.
+        fleets: Parts of the fleet that were searched for the objective, the chosen one first.
+        loads: What each role puts on one device.
+        moves: What moving one role would bring.
+        frontier: A few plans of each mode at other speeds.
+        inputs: SHA-256 of each input by name.
+        files: SHA-256 of each file of the folder by path.
+    """
 
     format: str
     version: int
@@ -342,5 +470,8 @@ class Plan:
     inferred: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     fleets: tuple[FleetOption, ...] = ()
+    loads: tuple[RoleLoad, ...] = ()
+    moves: tuple[Move, ...] = ()
+    frontier: tuple[FrontierPoint, ...] = ()
     inputs: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)

@@ -1,31 +1,56 @@
 """What people read: tables on a terminal, sentences with numbers."""
 
 from disaggc.report.comparison import comparison, comparison_data
-from disaggc.report.console import Screen, amount
+from disaggc.report.completion import SHELLS, Command, Option, Value, script
+from disaggc.report.console import Screen, amount, wrapped
+from disaggc.report.difference import difference, difference_data, difference_tables
 from disaggc.report.explain import explain, summary
 from disaggc.report.fleet import fleet_explain, fleet_summary
 from disaggc.report.floors import floors, floors_data
+from disaggc.report.html import fleet_page, link_rates, plan_page, sweep_page, write_page
 from disaggc.report.inspect import inspection, inspection_data
+from disaggc.report.questions import fleet_count, one_more, what_binds, why, why_not
 from disaggc.report.runs import run_data, run_table, verification_data, verification_table
-from disaggc.report.systems import system_table, systems_table
+from disaggc.report.systems import system_data, system_table, systems_data, systems_table
 
 __all__ = [
+    "SHELLS",
+    "Command",
+    "Option",
     "Screen",
+    "Value",
     "amount",
     "comparison",
     "comparison_data",
+    "difference",
+    "difference_data",
+    "difference_tables",
     "explain",
+    "fleet_count",
     "fleet_explain",
+    "fleet_page",
     "fleet_summary",
     "floors",
     "floors_data",
     "inspection",
     "inspection_data",
+    "link_rates",
+    "one_more",
+    "plan_page",
     "run_data",
     "run_table",
+    "script",
     "summary",
+    "sweep_page",
+    "system_data",
     "system_table",
+    "systems_data",
     "systems_table",
     "verification_data",
     "verification_table",
+    "what_binds",
+    "why",
+    "why_not",
+    "wrapped",
+    "write_page",
 ]

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -45,12 +55,36 @@ class Screen:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:
-        """A line that says what is being done, on a terminal; nothing in a pipe."""
+        """A bar, the time and what is being done, on a terminal; nothing in a pipe."""
         if not self.err.is_terminal:
             yield lambda _: None
             return
-        with self.err.status("starting") as status:
-            yield lambda text: status.update(Text(text))
+        columns = (SpinnerColumn(), BarColumn(bar_width=20), TimeElapsedColumn(), _Doing())
+        with Progress(*columns, console=self.err, transient=True) as bars:
+            task = bars.add_task("starting", total=None)
+
+            def tell(text: str) -> None:
+                done, total = fraction(text)
+                bars.update(task, description=text, completed=done, total=total)
+
+            yield tell
+
+
+class _Doing(ProgressColumn):
+    """What is being done; brackets are brackets."""
+
+    def render(self, task: Task) -> Text:
+        """The text as told."""
+        return Text(task.description)
+
+
+def fraction(text: str) -> tuple[int, int | None]:
+    """How much is done by a text that says 'configuration 3 of 1,200'; no total where it does not."""
+    found = re.search(r"([\d,]*\d) of ([\d,]*\d)", text)
+    if found is None:
+        return 0, None
+    done, total = (int(number.replace(",", "")) for number in found.groups())
+    return done, total
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> Table:
@@ -69,6 +103,33 @@ def amount(value: float, unit: str) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
+
+
+def wrapped(words: str) -> Text:
+    """A paragraph in lines of a hundred columns, on a terminal and in a pipe; brackets are brackets."""
+    return Text(textwrap.fill(words, WIDTH, break_long_words=False, break_on_hyphens=False))
+
+
+def compact(value: float) -> str:
+    """A large number that is read at a glance: 30,046 and 6.14 M."""
+    return f"{value:,.0f}" if abs(value) < 1e6 else amount(value, "").strip()
+
+
+def dollars(value: float) -> str:
+    """US dollars to the cent where cents matter: $1,402, $5.06, $0.0182."""
+    if value < 0:
+        return f"-{dollars(-value)}"
+    if value >= 100:
+        return f"${value:,.0f}"
+    return f"${value:,.2f}" if value >= 1 else f"${value:.3g}"
+
+
+def duration(us: float) -> str:
+    """A time of so many microseconds, in the unit that suits it: 4.1 us, 1.86 ms, 2.5 s."""
+    for unit, size in (("s", 1e6), ("ms", 1e3)):
+        if abs(us) >= size:
+            return f"{us / size:.3g} {unit}"
+    return f"{us:.3g} us"
 
 
 def _console(stream: Any) -> Console:

@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from disaggc.plans import Alternative, FleetOption, PhasePlan, Plan, Pool, Stage
-from disaggc.report.console import amount, figure, table
+from disaggc.report.console import amount, figure, table, wrapped
+from disaggc.report.prose import paragraph
 
 
 def summary(plan: Plan) -> Iterator[RenderableType]:
@@ -64,6 +65,8 @@ def _why(plan: Plan) -> str:
 
 def explain(plan: Plan) -> Iterator[RenderableType]:
     """Everything that the plan knows of itself."""
+    yield wrapped(paragraph(plan))
+    yield ""
     yield from summary(plan)
     yield ""
     yield _memory_table(plan.pools)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from rich.console import RenderableType
 
 from disaggc.report.console import amount, table
@@ -26,6 +29,26 @@ def systems_table(library: Library) -> RenderableType:
         rows,
         left=2,
     )
+
+
+def systems_data(library: Library) -> list[dict[str, Any]]:
+    """The same for programs."""
+    return [
+        {
+            "name": system.name,
+            "title": system.title,
+            "devices": system.devices,
+            "memory": system.device.main.name,
+            "memory_bytes": system.capacity_bytes,
+            "memory_bytes_per_s": system.bytes_per_s,
+        }
+        for _, system in sorted(library.systems.items())
+    ]
+
+
+def system_data(system: System) -> list[dict[str, Any]]:
+    """Everything declared of a system, for programs."""
+    return [dataclasses.asdict(row) for row in describe(system)]
 
 
 def system_table(system: System) -> RenderableType:

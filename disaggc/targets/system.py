@@ -52,6 +52,7 @@ class System:
         price_usd: To buy one; None if nobody says.
         usd_per_h: To own and run one for an hour; None if nobody says.
         host_memory: DRAM beside the devices, B; None if nobody says.
+        node_devices: Devices that one host drives, a node of a cluster; None where the system is one node.
         hops: Latency by reach, nearest first; empty where the scale-up link's latency holds.
         notes: Anything else to know.
     """
@@ -70,6 +71,7 @@ class System:
     price_usd: Figure | None = None
     usd_per_h: Figure | None = None
     host_memory: Figure | None = None
+    node_devices: Figure | None = None
     hops: tuple[Hop, ...] = ()
     notes: str = ""
 
@@ -80,6 +82,7 @@ class System:
         check_base("price_usd", self.price_usd, "USD")
         check_base("usd_per_h", self.usd_per_h, "USD/h")
         check_base("host_memory", self.host_memory, "B")
+        check_base("node_devices", self.node_devices, "devices")
         self._check_counts()
         self._check_hops()
 
@@ -92,6 +95,11 @@ class System:
     def domain(self) -> int:
         """How many devices one scale-up domain has; more than ``devices`` where it spans systems."""
         return int(self.scale_up_devices.value)
+
+    @property
+    def devices_per_node(self) -> int:
+        """How many devices one node has."""
+        return self.devices if self.node_devices is None else int(self.node_devices.value)
 
     @property
     def capacity_bytes(self) -> float:
@@ -119,7 +127,14 @@ class System:
         return _between(self.hops, devices)
 
     def _check_counts(self) -> None:
-        for what, figure in (("count", self.count), ("scale_up_devices", self.scale_up_devices)):
+        counts = {
+            "count": self.count,
+            "scale_up_devices": self.scale_up_devices,
+            "node_devices": self.node_devices,
+        }
+        for what, figure in counts.items():
+            if figure is None:
+                continue
             if figure.value < 1 or figure.value != int(figure.value):
                 raise DeclarationError(f"'{what}' must be a whole number of devices, got {figure.value:g}.")
         if not 1 <= self.quantum <= self.devices or self.devices % self.quantum:

@@ -232,4 +232,7 @@ def test_wrong_use_of_the_command_exits_2() -> None:
 
 def test_no_command_teaches_the_first_steps(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
-    assert "disaggc inspect MODEL.onnx" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    steps = [told.index(step) for step in ("disaggc inspect ", "disaggc compile ", "disaggc verify ")]
+    assert steps == sorted(steps)
+    assert max(map(len, told.splitlines())) <= 100

@@ -16,7 +16,19 @@ from disaggc import __version__, cli
 from disaggc.cli import main
 from disaggc.runtime import Comparison, verify
 
-COMMANDS = ("inspect", "compile", "run", "verify", "explain", "targets", "import", "compare")
+COMMANDS = (
+    "inspect",
+    "compile",
+    "run",
+    "verify",
+    "explain",
+    "targets",
+    "import",
+    "compare",
+    "report",
+    "diff",
+    "completion",
+)
 PROMPTS = ("--prompt-ids", "1,2,3", "--max-new-tokens", "3")
 
 
@@ -125,13 +137,23 @@ def test_targets_lists_systems_and_shows_one_with_its_sources(capsys: pytest.Cap
     assert max(len(line) for line in (listed + shown).splitlines()) <= 100
 
 
+def test_targets_are_told_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["targets", "--json"]) == 0
+    systems = json.loads(capsys.readouterr().out)
+    assert {"vr-nvl72", "groq3-lpx"} <= {system["name"] for system in systems}
+    assert main(["targets", "groq3-lpx", "--json"]) == 0
+    rows = {row["what"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["device.memories.sram.capacity"]["source"] == "NV-LPX-PAGE"
+
+
 REFUSED = {
     ("inspect", str(TINY), "--print-after", "segmnt"): (
         "No pass named 'segmnt' ran. See passes/pipelines/default.toml."
     ),
     ("targets", "vr-nvl27"): "No target named 'vr-nvl27' in targets/systems. Did you mean 'vr-nvl72'?",
     ("explain", "/nonexistent"): (
-        "No plan in '/nonexistent': cannot read plan.json (No such file or directory)."
+        "No plan in '/nonexistent': cannot read plan.json (No such file or directory). "
+        "Make one: disaggc compile JOB.toml -o /nonexistent"
     ),
     ("compile", "none.toml", "-o", "out"): "Cannot read job 'none.toml': No such file or directory.",
     ("compile", "job.toml", "--tier", "gtc2026/free", "-o", "out"): (

@@ -20,6 +20,7 @@ from disaggc.backends import plan_folder
 from disaggc.compiler import Options, compile_job
 from disaggc.errors import DeclarationError, OutputError
 from disaggc.plans import Plan, open_plan
+from disaggc.targets import figures, load_library
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +90,29 @@ def test_core_attention_is_decoded_on_hbm_and_experts_on_sram(tiny: Path) -> Non
     decode = [row for row in _rows(tiny) if row["phase"] == "decode"]
     assert {row["pool"] for row in decode if row["role"] == "core_attention"} == {"vr-nvl72"}
     assert {row["pool"] for row in decode if row["role"] == "experts"} == {"groq3-lpx"}
+
+
+def test_the_table_of_ops_adds_up_to_the_loads_of_the_plan(tiny: Path, plan: Plan) -> None:
+    sums: dict[tuple[str, str, str], float] = {}
+    for row in _rows(tiny):
+        if row["flops"]:
+            key = (row["phase"], row["role"], row["pool"])
+            sums[key] = sums.get(key, 0.0) + float(row["flops"])
+    assert sums == pytest.approx({(x.phase, x.role, x.pool): x.flops for x in plan.loads}, rel=1e-6)
+    assert all((row["flops"] == "") == (row["role"] == "auxiliary") for row in _rows(tiny))
+
+
+def test_every_number_of_the_fleets_machines_is_in_the_folder(tiny: Path) -> None:
+    with (tiny / "machines.csv").open(encoding="utf-8", newline="") as file:
+        rows = {(row["system"], row["figure"]): row for row in csv.DictReader(file)}
+    library = load_library()
+    for name in ("vr-nvl72", "groq3-lpx"):
+        for what, figure in figures(library.system(name)):
+            row = rows[name, what]
+            assert float(row["value"]) == pytest.approx(figure.value)
+            told = (row["unit"], row["confidence"], row["source"])
+            assert told == (figure.unit, figure.confidence.value, figure.source)
+    assert rows["groq3-lpx", "rate.fp8"]["value"] == "1.2"
 
 
 def test_each_pool_fits_its_memory_and_its_fleet(plan: Plan) -> None:

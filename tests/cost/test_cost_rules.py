@@ -144,6 +144,12 @@ def test_a_users_rule_prices_their_op(tmp_path: Path) -> None:
     assert rules.by_op.keys() == RULES.by_op.keys() | {"acme::Fold"}
 
 
+def test_a_users_rule_goes_before_the_shipped_one(tmp_path: Path) -> None:
+    rules = _library(tmp_path, '[[rule]]\nops = ["MatMul"]\nkind = "gemm"\nflops = "7 * size(Y)"\n')
+    op = Op("MatMul", (), (Operand((3, 4)), Operand((4, 5))), (Operand((3, 5)),))
+    assert price(op, rules.by_op["MatMul"]).cost.flops.constant == 7 * 3 * 5
+
+
 @pytest.mark.parametrize(
     ("rule", "words"),
     [

@@ -197,7 +197,8 @@ def test_a_missing_file_is_refused(folder: Path) -> None:
 
 
 def test_a_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
-    message = "No plan in 'PLAN': cannot read plan.json (No such file or directory)."
+    message = "No plan in 'PLAN': cannot read plan.json (No such file or directory). "
+    message += "Make one: disaggc compile JOB.toml -o PLAN"
     assert _refusal(tmp_path) == message
 
 

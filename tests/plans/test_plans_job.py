@@ -111,8 +111,8 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "a grid for a shared fleet": (
         lambda job: (job["tier"][0].update(requests_per_s=1.0), job.update(search={"batch": [8]})),
         (
-            "job.toml: [search] narrows the grid of a single tier without demand; tiers that share a fleet are "
-            "searched whole. Leave it out."
+            "job.toml: [search] narrows the grid of a single tier without demand; tiers that share a fleet "
+            "are searched whole. Leave it out."
         ),
     ),
     "one objective twice": (

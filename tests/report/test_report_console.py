@@ -1,9 +1,12 @@
+import io
 import json
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from disaggc.report import Screen
-from disaggc.report.console import WIDTH, amount, table
+from disaggc.report.console import WIDTH, amount, compact, dollars, duration, fraction, table
 
 HOSTILE = (
     "[[tier]] gives no ttft_ms",
@@ -42,6 +45,28 @@ def test_progress_is_quiet_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None
     assert printed.out + printed.err == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("pass segment", (0, None)),
+        ("AFD: configuration 3 of 1,200", (3, 1200)),
+        ("reading the model", (0, None)),
+    ],
+)
+def test_a_text_that_counts_moves_the_bar(text: str, found: tuple[int, int | None]) -> None:
+    assert fraction(text) == found
+
+
+def test_progress_on_a_terminal_says_what_is_being_done_and_goes_away() -> None:
+    screen, drawn = Screen(), io.StringIO()
+    screen.err = Console(file=drawn, force_terminal=True, width=80)
+    with screen.progress() as tell:
+        tell("at [1, 2]: configuration 3 of 4")
+    shown = Text.from_ansi(drawn.getvalue()).plain
+    assert "at [1, 2]: configuration 3 of 4" in shown
+    assert drawn.getvalue().endswith("\x1b[2K")
+
+
 def test_a_wide_table_is_folded_to_its_width(capsys: pytest.CaptureFixture[str]) -> None:
     Screen().show(table("wide", ("name", "value"), [("long " * 60, 3)]))
     lines = capsys.readouterr().out.splitlines()
@@ -68,3 +93,20 @@ AMOUNTS = {
 @pytest.mark.parametrize("case", AMOUNTS)
 def test_an_amount_has_three_digits_and_a_prefix(case: tuple[float, str]) -> None:
     assert amount(*case) == AMOUNTS[case]
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (duration(0.5), "0.5 us"),
+        (duration(1_858), "1.86 ms"),
+        (duration(2.5e6), "2.5 s"),
+        (compact(30_046.4), "30,046"),
+        (compact(6.137e6), "6.14 M"),
+        (dollars(1402.4), "$1,402"),
+        (dollars(5.058), "$5.06"),
+        (dollars(0.01823), "$0.0182"),
+    ],
+)
+def test_numbers_are_told_as_people_read_them(told: str, words: str) -> None:
+    assert told == words

@@ -79,12 +79,21 @@ def _pricing(wanted: Wanted, demand: Demand, column: Column, prefill: Column | N
     feeders = [1.0] * len(groups)
     if prefill is not None:
         groups, parts = (*groups, *prefill.groups), (*parts, "prefill")
-        feeders.append(column.requests_per_s / prefill.requests_per_s)
+        feeders.append(_feeders(column, prefill))
     joined = len(column.uses) == 1 and len(column.groups) == 2 and not column.speculative
     joined = joined and column.devices <= column.groups[0].system.domain
     return Pricing(
         wanted.pieces, groups, load, wanted.formats, _labels(groups, parts), tuple(feeders), joined
     )
+
+
+def _feeders(column: Column, prefill: Column) -> float:
+    """How many prefill replicas feed one decode replica at its full rate.
+
+    A problem's rows leave the engine's overhead of a step out, and prefill works during it, too.
+    """
+    rows_s = column.step_s - STEP_OVERHEAD_S
+    return column.requests_per_s / prefill.requests_per_s * column.step_s / rows_s
 
 
 def parts_of(column: Column) -> tuple[str, ...]:
