@@ -534,7 +534,7 @@ def _explain(options: argparse.Namespace, screen: report.Screen) -> int:
         return _explain_fleet(options, screen)
     plan: Plan = open_plan(options.plan)
     if options.one_more:
-        return _one_more(options, plan, screen)
+        return _one_more(options, screen)
     answers = _answers(options, plan)
     if answers and options.json:
         screen.show_json({"answers": answers})
@@ -576,20 +576,20 @@ def _answers(options: argparse.Namespace, plan: Plan) -> dict[str, list[str]]:
     return found
 
 
-def _one_more(options: argparse.Namespace, plan: Plan, screen: report.Screen) -> int:
+def _one_more(options: argparse.Namespace, screen: report.Screen) -> int:
     """Only the compiler can tell: run it where the job is given, else say how."""
-    known = sorted(load_library(options.library).systems)
-    count = report.fleet_count(plan, options.one_more, known)
-    counts = (count, count + 1)
-    command = report.one_more(options.one_more, counts, str(options.job or "JOB.toml"))
-    if options.job is None:
-        if options.json:
-            screen.show_json({"command": command})
-        else:
-            screen.say(f"That takes the compiler: {command}, or add --job JOB.toml here.")
-        return 0
-    options.sweep = command.rpartition(" ")[2]
-    return _compare(options, screen)
+    system = options.one_more
+    load_library(options.library).system(system)  # refuses a name that nobody declared
+    if options.job is not None:
+        count = load_job(options.job).fleet.get(system, 0)
+        return _compared(options, (system, [float(count), float(count + 1)]), screen)
+    count = report.fleet_counts(options.plan).get(system, 0)
+    command = f"disaggc compare JOB.toml --with {system}={count},{count + 1}"
+    if options.json:
+        screen.show_json({"command": command})
+    else:
+        screen.say(f"That takes the compiler: {command}, or add --job JOB.toml here.")
+    return 0
 
 
 def _add_targets(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -685,9 +685,14 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _compare(options: argparse.Namespace, screen: report.Screen) -> int:
+    return _compared(options, _sweep(options.sweep), screen)
+
+
+def _compared(options: argparse.Namespace, sweep: tuple[str, list[float]], screen: report.Screen) -> int:
+    """The best plan of a job for each value of one input."""
     from disaggc.compiler import Options, compare  # as in _inspect
 
-    name, values = _sweep(options.sweep)
+    name, values = sweep
     with screen.progress() as tell:
         settings = Options(library=options.library, tell=tell)
         found = compare(load_job(options.job), options.job.parent, name, values, settings)

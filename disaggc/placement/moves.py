@@ -61,7 +61,7 @@ def _priced(
 ) -> Move:
     phase, role, source, target = told
     verdict = evaluate(problem, moved)
-    refused = _refusal(decision, problem, verdict)
+    refused = _refusal(decision, problem, moved, verdict)
     answer = decision.answer
     if refused and (verdict.misplaced or any(name.startswith("memory") for name in verdict.broken)):
         return Move(phase.value, role.value, source, target, False, refused)
@@ -80,19 +80,20 @@ def _priced(
     )
 
 
-def _refusal(decision: Decision, problem: Problem, verdict: Verdict) -> str:
+def _refusal(decision: Decision, problem: Problem, moved: Assignment, verdict: Verdict) -> str:
     """What forbids an assignment, with the numbers; '' if nothing does."""
-    answer = decision.answer
+    pricing = decision.answer.configuration.pricing
     if verdict.misplaced:
-        format_ = serving_format(decision.request.formats)
-        held = ", ".join(sorted({f for g in answer.configuration.pricing.groups for f in g.device.formats}))
-        return f"its devices hold no weights {format_} (formats of the plan's devices: {held})"
+        device = pricing.groups[moved[verdict.misplaced[0]]].device
+        served = serving_format(decision.request.formats)
+        held = ", ".join(device.formats)
+        return f"{device.name} holds weights in {held}, and the plan serves them in {served}"
     for name in verdict.broken:
         kind, _, place = name.partition(".")
         if kind == "memory":
             usable = next(row.limit for row in problem.rows if row.name == name) or 0
             needs, offers = verdict.rows[name] * KILO / 1e9, usable * KILO / 1e9
-            pool = answer.configuration.pricing.names[int(place)]
+            pool = pricing.names[int(place)]
             return f"a device of {pool} would have to hold {needs:,.4g} GB, and {offers:,.4g} GB are usable"
     return _too_slow(decision, verdict)
 

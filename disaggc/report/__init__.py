@@ -7,9 +7,9 @@ from disaggc.report.difference import difference, difference_data, difference_ta
 from disaggc.report.explain import explain, summary
 from disaggc.report.fleet import fleet_explain, fleet_summary
 from disaggc.report.floors import floors, floors_data
-from disaggc.report.html import fleet_page, link_rates, plan_page, sweep_page, write_page
+from disaggc.report.html import fleet_counts, fleet_page, link_rates, plan_page, sweep_page, write_page
 from disaggc.report.inspect import inspection, inspection_data
-from disaggc.report.questions import fleet_count, one_more, what_binds, why, why_not
+from disaggc.report.questions import what_binds, why, why_not
 from disaggc.report.runs import run_data, run_table, verification_data, verification_table
 from disaggc.report.systems import system_data, system_table, systems_data, systems_table
 
@@ -26,7 +26,7 @@ __all__ = [
     "difference_data",
     "difference_tables",
     "explain",
-    "fleet_count",
+    "fleet_counts",
     "fleet_explain",
     "fleet_page",
     "fleet_summary",
@@ -35,7 +35,6 @@ __all__ = [
     "inspection",
     "inspection_data",
     "link_rates",
-    "one_more",
     "plan_page",
     "run_data",
     "run_table",

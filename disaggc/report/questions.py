@@ -223,29 +223,3 @@ def _transfers(plan: Plan) -> Iterator[str]:
             f"{len(found)} transfers take {duration(took)} of the {duration(p.path_us)} of one token's path; "
             f"hiding all of them would bring {gain:.1%} more tokens/s."
         )
-
-
-# What would one more bring? --------------------------------------------------------------------
-
-
-def one_more(system: str, counts: Sequence[int], job: str) -> str:
-    """The command that answers it: only the compiler can.
-
-    Args:
-        system: Of which there would be one more.
-        counts: How many there are, and one more.
-        job: The job file, or a stand-in for it.
-    """
-    told = ",".join(map(str, counts))
-    return f"disaggc compare {job} --with {system}={told}"
-
-
-def fleet_count(plan: Plan, system: str, known: Sequence[str]) -> int:
-    """How many of a system the plan uses; 0 for one that it does not.
-
-    Raises:
-        JobError: There is no such system.
-    """
-    if system not in known:
-        raise JobError(f"No system named '{system}' in targets/systems.{nearest(system, known)}")
-    return max((pool.count for pool in plan.pools if pool.system == system), default=0)

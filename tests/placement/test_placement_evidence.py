@@ -9,16 +9,17 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from made import FP8, LIBRARY, rack, request
+from made import ANY, FP8, LIBRARY, rack, request
 
+from disaggc.cost import Formats, Group
 from disaggc.ir import Graph, Phase
-from disaggc.placement import fold
+from disaggc.placement import evaluate, fold
 from disaggc.placement.burden import OpLoads, role_loads
 from disaggc.placement.decide import Decision, decide, tpot_seconds
 from disaggc.placement.frontier import answer_per_mw, frontier
 from disaggc.placement.moves import moves
-from disaggc.placement.pricing import Limits, Load
-from disaggc.placement.search import SIMPLICITY, Request
+from disaggc.placement.pricing import Limits, Load, Pricing
+from disaggc.placement.search import SIMPLICITY, Answer, Configuration, Request
 from disaggc.placement.stages import lay_out, span_times
 
 FLEET = ((rack("h20-x8", 2), 1), (rack("l40s-x8", 2), 1))
@@ -84,6 +85,19 @@ def test_a_move_that_does_not_fit_says_by_how_much(qwen: tuple[Graph, Decision])
         r"a device of groq3-lpx would have to hold [\d.]+ GB, and 0\.45 GB are usable", move.reason
     )
     assert move.tpot_us is None
+
+
+def test_a_move_to_a_device_that_cannot_hold_the_format_says_which_it_holds(made: Decision) -> None:
+    groups = (Group(rack("h20-x8", 2), 1, 1, 2, 1), Group(rack("groq3-lpx", 32), 1, 32, 1, 1))
+    pricing = Pricing(made.request.pieces, groups, made.request.load, Formats("bf16", "fp8", "bf16"))
+    configuration = Configuration(pricing, 4, 1, 0.0)
+    all_on_hbm = (0,) * (2 * len(made.request.pieces.pieces))
+    objective = evaluate(configuration.problem(made.request.limits, ANY), all_on_hbm).objective
+    answer = Answer(configuration, all_on_hbm, objective, configuration.tokens_per_s(objective))
+    request_ = replace(made.request, formats=pricing.formats)
+    found = moves(replace(made, request=request_, answer=answer))
+    told = {move.reason for move in found if move.role == "ffn"}
+    assert told == {"lp30 holds weights in fp8, and the plan serves them in bf16"}
 
 
 def test_a_plan_on_one_system_has_no_moves() -> None:

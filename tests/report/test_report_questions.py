@@ -198,7 +198,7 @@ def test_answers_fit_a_hundred_columns(folder: Path, capsys: pytest.CaptureFixtu
         (["--why-not", "afdd"], "No mode named 'afdd' was searched. Did you mean 'afd'?"),
         (
             ["--one-more", "groq4-lpx"],
-            "No system named 'groq4-lpx' in targets/systems. Did you mean 'groq3-lpx'?",
+            "No target named 'groq4-lpx' in targets/systems. Did you mean 'groq3-lpx'?",
         ),
     ],
 )

@@ -80,4 +80,6 @@ def memory_bar(parts: Sequence[MemoryPart], capacity: float) -> Markup:
         drawn.append(rect(x, 0, width, BAR_HEIGHT, f"mem {part.kind}", tip))
         x += width
     told = ", ".join(f"{part.kind} {amount(part.bytes, 'B')}" for part in parts)
-    return picture(BAR_WIDTH, BAR_HEIGHT, f"of {amount(capacity, 'B')}: {told}", drawn, "membar")
+    return picture(
+        BAR_WIDTH, BAR_HEIGHT, f"of {amount(capacity, 'B')}: {told}", drawn, "membar", stretches=True
+    )

@@ -33,14 +33,25 @@ def _value(value: Attribute) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def picture(width: float, height: float, label: str, children: Iterable[str], class_: str = "") -> Markup:
-    """A drawing that scales with its box, named for those who do not see it."""
+def picture(
+    width: float,
+    height: float,
+    label: str,
+    children: Iterable[str],
+    class_: str = "",
+    stretches: bool = False,
+) -> Markup:
+    """A drawing that scales with its box, named for those who do not see it.
+
+    ``stretches``: to whatever proportions its box has.
+    """
     return element(
         "svg",
         *children,
         viewBox=f"0 0 {_value(width)} {_value(height)}",
         width=width,
         height=height,
+        preserveAspectRatio="none" if stretches else None,
         role="img",
         aria_label=label,
         class_=class_ or None,

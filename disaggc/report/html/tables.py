@@ -49,6 +49,15 @@ def _figure(row: Mapping[str, str]) -> Figure:
     return Figure(float(row["value"]), row["unit"], *told)
 
 
+def fleet_counts(folder: Path) -> dict[str, int]:
+    """How many there were of each system in the fleet that a plan was made for.
+
+    Raises:
+        PlanError: machines.csv is missing.
+    """
+    return {machine.name: machine.count for machine in read_machines(folder).values()}
+
+
 def link_rates(folder: Path) -> dict[str, float]:
     """System to the bytes per second that one of them takes in from outside, as a plan was priced.
 
