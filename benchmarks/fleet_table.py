@@ -19,22 +19,26 @@ from disaggc.compiler import Options, compile_fleet
 from disaggc.plans import FleetPlan, load_job
 
 HERE = Path(__file__).resolve().parent
-HEADER = f"{'job':24} {'kinds':>14} {'patterns':>16} {'solves':>6} {'seconds':>8} {'MB':>6} {'gap':>8}  status"
+COLUMNS = ("kinds", "patterns", "solves", "seconds", "MB", "gap")
+WIDTHS = (14, 16, 6, 8, 6, 8)
 
 
 def main() -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("job", type=Path, nargs="*", default=[HERE / "fleet_1t.toml"])
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(_row(options.job[0]))
         return 0
-    print(HEADER)
+    heads = (f"{name:>{width}}" for name, width in zip(COLUMNS, WIDTHS, strict=True))
+    print(f"{'job':24} {' '.join(heads)}  status")
     for job in options.job:
         command = [sys.executable, __file__, "--one", str(job)]
-        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="", flush=True)  # noqa: S603
+        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
+        print(done.stdout, end="", flush=True)
     return 0
 
 
@@ -52,8 +56,8 @@ def _told(name: str, plan: FleetPlan, seconds: float) -> str:
     c = plan.certificate
     kinds = f"{len(plan.replicas)} in {len(plan.tiers)} tiers"
     return (
-        f"{name:24} {kinds:>14} {c.candidates:16,} {c.solved:6} {seconds:8.2f} {megabytes:6,.0f} {c.gap:8.3%}  "
-        f"{c.status}"
+        f"{name:24} {kinds:>14} {c.candidates:16,} {c.solved:6} {seconds:8.2f} {megabytes:6,.0f} "
+        f"{c.gap:8.3%}  {c.status}"
     )
 
 

@@ -34,7 +34,7 @@ FLEETS = {
     "gaudi3_sn50": {"gaudi3-x8": 4, "sn50-rack": 2},
     "sn50_alone": {"sn50-rack": 6},
     "mi355x": {"mi355x-x8": 4},
-    "trainium3_cs3": {"trn3-ultra": 1},
+    "trainium3_cs3": {"trn3-ultra": 1, "cs3": 14},
     "h20_l40s": {"h20-x8": 3, "l40s-x8": 1},
 }
 """The example fleets, and the machines that their plans use."""

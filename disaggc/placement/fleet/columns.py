@@ -55,6 +55,7 @@ class Tally:
     """What became of one mode of one tier while its patterns were priced.
 
     Attributes:
+        unfit: Why none could be priced at all; '' where they were.
         considered: Patterns priced: shapes x cuts x micro-batches x batches.
         fits: Those of them whose least batch fits its memories.
         short_bytes: The least that any lacked on one device, where none fits.
@@ -66,6 +67,7 @@ class Tally:
         best: The most requests per second that a device brings, with the column; None if there is none.
     """
 
+    unfit: str = ""
     considered: int = 0
     fits: int = 0
     short_bytes: float = float("inf")

@@ -12,6 +12,8 @@ from disaggc.targets import System
 
 def reason_of(tally: Tally, demand: Demand) -> str:
     """Why a mode has no pattern that meets a tier, the first that rules it out; or its best pattern."""
+    if tally.unfit:
+        return tally.unfit
     if tally.best is not None:
         return _best(tally.best, demand)
     if tally.beaten_requests_per_s:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 
-from disaggc.cost import Array, Group
+from disaggc.cost import AS_STORED, Array, Group
 from disaggc.placement.fleet.columns import Book
 from disaggc.placement.fleet.cuts import cuts_of
 from disaggc.placement.fleet.demand import Wanted
@@ -21,7 +21,7 @@ from disaggc.placement.fleet.whole import (
     price_whole,
     taking_in,
 )
-from disaggc.placement.modes import holds
+from disaggc.placement.modes import holds, serving_format
 from disaggc.targets import System
 
 
@@ -38,6 +38,7 @@ class Space:
         self.layers = wanted.pieces.layers
         self.cuts = cuts_of(wanted.pieces)
         self.systems = [(s, n) for s, n in wanted.fleet if self._holds(s)]
+        self.unfit = [s for s, _ in wanted.fleet if not self._holds(s)]
         self.shapes = {s.name: self._shapes(s, n) for s, n in self.systems}
         replicas = {g.dp for groups in self.shapes.values() for g in groups}
         replicas |= {g.dp for homes, _, _ in self._pairs for g in homes}
@@ -63,6 +64,15 @@ class Space:
         pieces = (*self.wanted.pieces.pieces, *draft)
         return all(holds(system.device, p, self.wanted.formats) for p in pieces)
 
+    def _why_unfit(self, system: System) -> str:
+        asked = self.wanted.formats.weights
+        served = "stored as they are" if asked == AS_STORED else f"in {serving_format(self.wanted.formats)}"
+        held = ", ".join(system.device.formats)
+        return (
+            f"{system.device.name} holds weights in {held}, and the job serves them {served}. "
+            f"Set weights = '{system.device.formats[0]}' in [model]"
+        )
+
     def _shapes(self, system: System, count: int) -> list[Group]:
         return [g for size in sizes_of(system, count) for g in groups_in(system, size, self.layers)]
 
@@ -70,6 +80,8 @@ class Space:
         """Every pattern of every tier."""
         book = Book()
         for tier, demand in enumerate(self.wanted.tiers):
+            for system in self.unfit:
+                book.tally(tier, f"anything on {system.name}").unfit = self._why_unfit(system)
             self.tell(f"{demand.name}: pricing patterns")
             self._on_one_group(book, tier)
             if len(self.cuts):

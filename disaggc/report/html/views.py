@@ -221,6 +221,15 @@ class Pareto:
 
 
 @dataclass(frozen=True, slots=True)
+class Lines:
+    """Figures of one unit against one input: a name and its points for each line."""
+
+    input: str
+    unit: str
+    series: tuple[tuple[str, tuple[tuple[float, float], ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Fact:
     """A line of a table of facts."""
 

@@ -82,7 +82,8 @@ def main() -> None:
     known = [wheel for wheel in wheels if wheel.name.split("-")[0] in PARTS]
     lists = {"-".join(wheel.name.split("-")[:2]): read(wheel) for wheel in known}
     target = Path(__file__).with_name("arguments.json")
-    target.write_text(json.dumps(lists, indent=0) + "\n", encoding="utf-8")
+    rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(found)}" for name, found in lists.items())
+    target.write_text(f"{{\n{rows}\n}}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
