@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from disaggc import __version__, report
 from disaggc.backends.catalogue import BACKENDS
@@ -32,6 +32,9 @@ from disaggc.plans import (
     open_plan,
 )
 from disaggc.targets import load_library
+
+if TYPE_CHECKING:  # onnxruntime takes its time to load
+    from disaggc.runtime import Execution
 
 FIRST_STEPS = """\
 first steps:
@@ -343,11 +346,59 @@ def _add_prompts(parser: argparse.ArgumentParser, new_tokens: int) -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="onnxruntime threads")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model's folder, if it moved")
     parser.add_argument("--json", action="store_true", help="for programs")
+    _add_execution(parser)
+
+
+def _add_execution(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how to execute", "What is not given is as in the plan.")
+    group.add_argument(
+        "--on",
+        choices=("local", "processes"),
+        default="local",
+        help="all executors in this process, or one process each with shared memory",
+    )
+    group.add_argument(
+        "--instances", action="append", default=[], metavar="POOL=N", help="executors of a pool; default 1"
+    )
+    group.add_argument("--micro-batch", type=int, metavar="N", help="requests in a micro-batch")
+    group.add_argument("--micro-batches", type=int, metavar="N", help="in flight, for each executor")
+    group.add_argument("--kv-tokens", type=int, metavar="N", help="tokens that all caches may hold")
+    group.add_argument(
+        "--deadline", type=float, default=60.0, metavar="S", help="seconds a stage may take; then it hangs"
+    )
+
+
+def _execution(options: argparse.Namespace, traced: bool = False) -> Execution:
+    from disaggc import runtime  # as in _run
+
+    instances = {}
+    for text in options.instances:
+        pool, _, count = text.rpartition("=")
+        if not pool or not count.isdigit():
+            raise JobError(f"--instances {text}: write the pool's name and a number, such as POOL=2.")
+        instances[pool] = int(count)
+    if options.deadline <= 0:
+        raise JobError(f"--deadline {options.deadline:g} leaves no time. Give seconds above 0.")
+    return runtime.Execution(
+        on=options.on,
+        instances=instances,
+        micro_batch=options.micro_batch,
+        micro_batches=options.micro_batches,
+        kv_tokens=options.kv_tokens,
+        deadline_s=options.deadline,
+        traced=traced,
+    )
 
 
 def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _add(commands, "run", "generate tokens with a plan, on this machine")
     _add_prompts(parser, 32)
+    parser.add_argument(
+        "--stop-id", type=int, action="append", default=[], metavar="N", help="a token id that ends an answer"
+    )
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE.json", help="write a timeline of the run for ui.perfetto.dev"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -364,19 +415,32 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _run(options: argparse.Namespace, screen: report.Screen) -> int:
     from disaggc import runtime  # onnxruntime takes its time to load; other commands do without
 
-    plan = open_plan(options.plan)
+    plan = _runnable(options.plan)
     if not options.prompt_ids and not options.prompt:
         raise JobError("There is no prompt. Add --prompt 'TEXT', or --prompt-ids 1,2,3 with token ids.")
     folder = _model_folder(options)
     prompts = _prompts(options, folder)
-    result = runtime.run(plan, options.plan, folder, prompts, options.max_new_tokens, threads=options.threads)
+    result = runtime.run(
+        plan,
+        options.plan,
+        folder,
+        prompts,
+        options.max_new_tokens,
+        threads=options.threads,
+        execution=_execution(options, traced=options.trace is not None),
+        stop_ids=options.stop_id,
+    )
+    if options.trace is not None:
+        runtime.write_timeline(plan, result, options.trace)
     tokenizer = runtime.Text(folder) if options.prompt else None
     texts = [tokenizer.text(tokens) for tokens in result.tokens] if tokenizer is not None else []
     if options.json:
         screen.show_json(report.run_data(result, texts))
     else:
         screen.show(*report.run_table(result, texts))
-    return 0
+    for error in result.failures.values():
+        screen.fail(str(error))
+    return 1 if result.failures else 0
 
 
 def _prompts(options: argparse.Namespace, folder: Path) -> list[list[int]]:
@@ -393,11 +457,17 @@ def _prompts(options: argparse.Namespace, folder: Path) -> list[list[int]]:
 def _verify(options: argparse.Namespace, screen: report.Screen) -> int:
     from disaggc import runtime  # as in _run
 
-    plan = open_plan(options.plan)
+    plan = _runnable(options.plan)
     folder = _model_folder(options)
     prompts = _prompts(options, folder) or _drawn_prompts()
     found = runtime.verify(
-        plan, options.plan, folder, prompts, options.max_new_tokens, threads=options.threads
+        plan,
+        options.plan,
+        folder,
+        prompts,
+        options.max_new_tokens,
+        threads=options.threads,
+        execution=_execution(options),
     )
     if options.json:
         screen.show_json(report.verification_data(found))
@@ -419,6 +489,17 @@ def _drawn_prompts() -> list[list[int]]:
     """Three prompts of unequal length with small token ids, which every vocabulary has."""
     draw = random.Random(0)  # noqa: S311 - a fixed example, no secret
     return [[draw.randrange(1, 200) for _ in range(length)] for length in (5, 9, 5)]
+
+
+def _runnable(folder: Path) -> Plan:
+    """The plan of a folder that can be run by itself."""
+    if is_fleet(folder):
+        parts = sorted(path.name for path in (folder / "deployments").glob("*") if path.is_dir())
+        raise PlanError(
+            f"'{folder}' is the plan of a whole fleet. Run one of its deployments: "
+            f"{', '.join(str(folder / 'deployments' / part) for part in parts)}."
+        )
+    return open_plan(folder)
 
 
 def _model_folder(options: argparse.Namespace) -> Path:

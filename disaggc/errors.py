@@ -11,6 +11,7 @@
     ├── JobError              the job file or the command's own arguments
     ├── PlanError             the plan folder
     │   └── OutputError           it cannot be written, or exists already
+    ├── ExecutorError         this machine: an executor died, hangs, or cannot be started
     └── InfeasiblePlanError   nobody: no placement satisfies the job; says what binds
 
 Each class carries the exit code of the command: 1 bad input, 3 no feasible plan. Wrong use of
@@ -68,6 +69,10 @@ class PlanError(DisaggcError):
 
 class OutputError(PlanError):
     """The output folder cannot be written, or exists already."""
+
+
+class ExecutorError(DisaggcError):
+    """An executor died or hangs, and a new one did no better; or there is no room for it."""
 
 
 class InfeasiblePlanError(DisaggcError):

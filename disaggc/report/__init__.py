@@ -7,14 +7,7 @@ from disaggc.report.difference import difference, difference_data, difference_ta
 from disaggc.report.explain import explain, summary
 from disaggc.report.fleet import fleet_explain, fleet_summary
 from disaggc.report.floors import floors, floors_data
-from disaggc.report.html import (
-    fleet_counts,
-    fleet_page,
-    link_rates,
-    plan_page,
-    sweep_page,
-    write_page,
-)
+from disaggc.report.html import fleet_counts, fleet_page, link_rates, plan_page, sweep_page, write_page
 from disaggc.report.inspect import inspection, inspection_data
 from disaggc.report.questions import what_binds, why, why_not
 from disaggc.report.runs import run_data, run_table, verification_data, verification_table

@@ -50,18 +50,9 @@ def _tiers(tiers: tuple[TierPlan, ...]) -> RenderableType:
         )
         for tier in tiers
     ]
-    columns = (
-        "tier",
-        "asks req/s",
-        "gets",
-        "tokens/s",
-        "at /user",
-        "USD/Mtok",
-        "earns USD/h",
-        "in costs",
-        "out costs",
-    )
-    return table("Tiers (costs in USD/Mtok of the machines' time)", columns, rows)
+    columns = ("tier", "asks/s", "gets/s", "tokens/s", "per user", "sells at", "USD/h", "in", "out")
+    title = "Tiers: requests asked and got, what an Mtok sells at, and what prompts and answers cost"
+    return table(title, columns, rows)
 
 
 def _replicas(replicas: tuple[ReplicaPlan, ...]) -> RenderableType:

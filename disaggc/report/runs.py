@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the report prints what the runtime returns, and needs none 
 def run_table(run: RunResult, texts: Sequence[str] = ()) -> Iterator[RenderableType]:
     """What each request got, as text where there is a tokenizer, and what the phases took."""
     shown = texts or [", ".join(map(str, tokens)) for tokens in run.tokens]
-    rows = [(i, escape(text)) for i, text in enumerate(shown)]
+    rows = [(i, escape(text) if i not in run.failures else "[red]failed[/]") for i, text in enumerate(shown)]
     yield table("New tokens", ("request", "text" if texts else "tokens"), rows, left=2)
     yield (
         f"prefill {run.prefill.tokens:,} tokens in {run.prefill.seconds * 1e3:,.1f} ms; decode "
@@ -31,6 +31,8 @@ def run_table(run: RunResult, texts: Sequence[str] = ()) -> Iterator[RenderableT
         yield f"{link.source} -> {link.target}: {carried}"
     if run.handed_over:
         yield f"cache handed from prefill to decode: {run.handed_over:,} bytes"
+    if run.restarts:
+        yield f"executors lost and replaced: {run.restarts}"
 
 
 def run_data(run: RunResult, texts: Sequence[str] = ()) -> dict[str, Any]:
@@ -47,6 +49,8 @@ def run_data(run: RunResult, texts: Sequence[str] = ()) -> dict[str, Any]:
             for k in run.links
         ],
         "threads": run.threads,
+        "failures": {str(index): str(error) for index, error in run.failures.items()},
+        "restarts": run.restarts,
     }
 
 

@@ -1,4 +1,4 @@
-"""Runs plans: one executor a pool, on onnxruntime, in this process.
+"""Runs plans: executors for each pool, on onnxruntime, in this process or in one process each.
 
 ``run`` generates with a plan, ``verify`` compares it with the uncut model. ``deploy`` and
 ``deploy_reference`` keep the sessions open for more than one run. The runtime reads plans and
@@ -6,18 +6,22 @@ subgraphs; it knows nothing of the compiler that made them.
 """
 
 from disaggc.runtime.driver import Deployment, deploy, run
+from disaggc.runtime.execution import Execution
 from disaggc.runtime.reference import deploy_reference
+from disaggc.runtime.requests import Request
 from disaggc.runtime.results import Link, PhaseTime, RunResult, StageTime
 from disaggc.runtime.text import Text
-from disaggc.runtime.transport import InProcess, Transport
+from disaggc.runtime.timeline import write_timeline
+from disaggc.runtime.transport import Transport
 from disaggc.runtime.verify import Comparison, Verification, verify
 
 __all__ = [
     "Comparison",
     "Deployment",
-    "InProcess",
+    "Execution",
     "Link",
     "PhaseTime",
+    "Request",
     "RunResult",
     "StageTime",
     "Text",
@@ -27,4 +31,5 @@ __all__ = [
     "deploy_reference",
     "run",
     "verify",
+    "write_timeline",
 ]

@@ -1,20 +1,21 @@
-"""One executor a pool: runs its stages and keeps its share of the state between steps."""
+"""One executor a pool instance: runs its stages and keeps its share of the state between steps."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 
+from disaggc.errors import ExecutorError
 from disaggc.plans import Plan, StateRef
 from disaggc.runtime.engine import OrtValue, Session
 from disaggc.runtime.failures import FAILURES, run_error
 from disaggc.runtime.sessions import Opener
 from disaggc.runtime.stage import BoundStage, Values
-from disaggc.runtime.states import initial
+from disaggc.runtime.states import Piece, gather, initial
 from disaggc.runtime.wiring import Phase, Ports, Wiring, phase_of
 
-_PHASES: tuple[Phase, ...] = ("prefill", "decode")
+PHASES: tuple[Phase, ...] = ("prefill", "decode")
 
 
 @dataclass(slots=True)
@@ -25,11 +26,27 @@ class Tally:
     nanoseconds: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One run of a stage, on the machine's monotonic clock."""
+
+    phase: Phase
+    index: int
+    group: int
+    step: int
+    start_ns: int
+    end_ns: int
+
+
 @dataclass(slots=True)
 class _Memory:
-    """What an executor holds for one micro-batch: tensors by name, and its stages bound to them."""
+    """What an executor holds for one micro-batch: tensors by name, and its stages bound to them.
+
+    ``version`` changes whenever a name comes to mean another tensor.
+    """
 
     values: Values = field(default_factory=dict)
+    version: int = 0
     bound: dict[tuple[Phase, int], BoundStage] = field(default_factory=dict)
 
 
@@ -37,10 +54,10 @@ class Executor:
     """Runs the stages of one pool.
 
     It holds tensors by micro-batch and name: activations until the phase is over, states until
-    the micro-batch is. What it needs from other pools is put there by a transport.
+    the micro-batch is. What it needs from other pools is put there by whoever receives it.
     """
 
-    def __init__(self, pool: str, plan: Plan, opener: Opener) -> None:
+    def __init__(self, pool: str, plan: Plan, opener: Opener, traced: bool = False) -> None:
         """Open a session for each stage of the pool that gives anything to anybody.
 
         Raises:
@@ -51,18 +68,20 @@ class Executor:
         self._tokens = [feed.input for feed in plan.feeds if feed.kind == "token_ids"]
         self._sessions: dict[tuple[Phase, int], Session] = {}
         self._wiring: dict[Phase, Wiring] = {}
-        self._batches: dict[int, _Memory] = {}
+        self._groups: dict[int, _Memory] = {}
+        self._traced = traced
         self.tallies: dict[tuple[Phase, int], Tally] = {}
-        for phase in _PHASES:
+        self.spans: list[Span] = []
+        for phase in PHASES:
             for index, stage in enumerate(phase_of(plan, phase).stages):
                 if stage.pool == pool and (stage.outputs or stage.states):
                     self._sessions[phase, index] = opener(stage)
                     self.tallies[phase, index] = Tally()
 
-    def reset(self) -> None:
-        """Begin to count anew, with no micro-batch."""
-        self._batches.clear()
+    def recount(self) -> None:
+        """Begin to count anew."""
         self.tallies = {key: Tally() for key in self.tallies}
+        self.spans = []
 
     def ports(self, phase: Phase, index: int) -> Ports:
         """What the subgraph of a stage reads and writes; nothing if it has no use."""
@@ -78,31 +97,67 @@ class Executor:
         """Learn how the stages of a phase hang together."""
         self._wiring[phase] = wiring
 
-    def begin(self, batch: int, pasts: Iterable[str], extents: Mapping[str, int]) -> None:
+    def begin(self, group: int, pasts: Collection[str], rows: int, capacity: int) -> None:
         """Start a micro-batch: make the empty states that this pool keeps.
 
         Args:
-            batch: The micro-batch.
+            group: The micro-batch.
             pasts: The states.
-            extents: What 'batch' and 'capacity' stand for in their shapes.
+            rows: Its requests.
+            capacity: Tokens that a state of fixed buffer must hold.
+
+        Raises:
+            JobError: There is no memory for them.
         """
-        memory = self._batches[batch] = _Memory()
+        extents = {"batch": rows, "capacity": capacity}
+        values: Values = {past: initial(self._states[past], extents) for past in pasts}
+        self._groups[group] = _Memory(values)
+
+    def form(self, group: int, pasts: Collection[str], pieces: Sequence[Piece], capacity: int) -> None:
+        """Start a micro-batch with rows of others' states; see ``begin``.
+
+        Args:
+            group: The micro-batch.
+            pasts: The states.
+            pieces: Which rows, of which micro-batch.
+            capacity: Tokens that a state of fixed buffer must hold.
+
+        Raises:
+            ExecutorError: A state is not here.
+            JobError: There is no memory for them.
+        """
+        missing = [piece.group for piece in pieces if not self.holds(piece.group, pasts)]
+        if pasts and missing:
+            raise ExecutorError(
+                f"The states of micro-batch {missing[0]} are not on '{self.pool}'. Run again."
+            )
+        memory = _Memory()
         for past in pasts:
-            memory.values[past] = initial(self._states[past], extents)
+            held = [self._groups[piece.group].values[past] for piece in pieces]
+            memory.values[past] = gather(self._states[past], held, pieces, capacity)
+        self._groups[group] = memory
 
-    def receive(self, batch: int, values: Mapping[str, OrtValue]) -> None:
+    def holds(self, group: int, pasts: Collection[str]) -> bool:
+        """Whether these states of a micro-batch are here."""
+        memory = self._groups.get(group)
+        return memory is not None and all(past in memory.values for past in pasts)
+
+    def receive(self, group: int, names: Sequence[str], tensors: Sequence[OrtValue]) -> None:
         """Take in values of a micro-batch."""
-        memory = self._batches.get(batch)
+        memory = self._groups.get(group)
         if memory is None:
-            memory = self._batches[batch] = _Memory()
-        memory.values.update(values)
+            memory = self._groups[group] = _Memory()
+        for name, tensor in zip(names, tensors, strict=True):
+            if memory.values.get(name) is not tensor:
+                memory.values[name] = tensor
+                memory.version += 1
 
-    def values(self, batch: int, names: Sequence[str]) -> dict[str, OrtValue]:
+    def values(self, group: int, names: Sequence[str]) -> tuple[OrtValue, ...]:
         """Values of a micro-batch that are here."""
-        held = self._batches[batch].values
-        return {name: held[name] for name in names}
+        held = self._groups[group].values
+        return tuple([held[name] for name in names])
 
-    def run(self, batch: int, phase: Phase, index: int) -> None:
+    def run(self, group: int, step: int, phase: Phase, index: int) -> None:
         """Execute a stage for a micro-batch; its inputs are here.
 
         Raises:
@@ -112,33 +167,44 @@ class Executor:
         if (phase, index) not in self._sessions:
             return
         start = perf_counter_ns()
-        memory = self._batches[batch]
+        memory = self._groups[group]
         stage = memory.bound.get((phase, index))
         try:
             if stage is None:
                 stage = memory.bound[phase, index] = self._bind(memory, phase, index)
-            stage.run(memory.values)
+            if stage.run(memory.values, memory.version):
+                memory.version += 1
         except FAILURES as error:
             where = self._wiring[phase].stages[index].subgraph or f"{phase} stage {index}"
             raise run_error(error, where, self._token_ids(memory)) from error
+        end = perf_counter_ns()
         tally = self.tallies[phase, index]
         tally.calls += 1
-        tally.nanoseconds += perf_counter_ns() - start
+        tally.nanoseconds += end - start
+        if self._traced:
+            self.spans.append(Span(phase, index, group, step, start, end))
 
-    def commit(self, batch: int, phase: Phase) -> None:
+    def commit(self, group: int, pasts: Collection[str]) -> None:
         """End a step: what was present becomes past."""
-        values = self._batches[batch].values
-        for past in self._wiring[phase].kept_by(self.pool):
-            values[past] = values[self._states[past].present]
+        memory = self._groups[group]
+        for past in pasts:
+            present = memory.values[self._states[past].present]
+            if memory.values[past] is not present:
+                memory.values[past] = present
+                memory.version += 1
 
-    def retain(self, batch: int, pasts: Collection[str]) -> None:
+    def retain(self, group: int, pasts: Collection[str]) -> None:
         """Forget everything of a micro-batch but these states, at the end of a phase."""
-        held = self._batches.pop(batch, _Memory()).values
-        self._batches[batch] = _Memory({past: held[past] for past in pasts})
+        held = self._groups[group].values
+        self._groups[group] = _Memory({past: held[past] for past in pasts})
 
-    def end(self, batch: int) -> None:
+    def end(self, group: int) -> None:
         """Forget a micro-batch."""
-        self._batches.pop(batch, None)
+        self._groups.pop(group, None)
+
+    def groups(self) -> Iterator[int]:
+        """The micro-batches that are here."""
+        return iter(tuple(self._groups))
 
     def _bind(self, memory: _Memory, phase: Phase, index: int) -> BoundStage:
         wiring = self._wiring[phase]
@@ -147,8 +213,11 @@ class Executor:
         aliased = {s.present: memory.values[s.past] for s in states if s.past in wiring.aliased}
         memory.values.update(aliased)
         presents = {state.present for state in states}
-        steady = {n for n, shape in written.items() if n not in presents and wiring.is_steady(shape)}
-        return BoundStage(self._sessions[phase, index], aliased, steady)
+        others = {name for name in written if name not in presents}
+        steady = {name for name in others if wiring.is_steady(written[name])}
+        repeatable = all(state.axis is not None and state.shape[state.axis] == "capacity" for state in states)
+        observed = others - steady if repeatable else set()
+        return BoundStage(self._sessions[phase, index], aliased, steady, observed)
 
     def _token_ids(self, memory: _Memory) -> set[int]:
         held = [memory.values[name] for name in self._tokens if name in memory.values]

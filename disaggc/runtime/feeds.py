@@ -25,11 +25,19 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """How far a micro-batch is: its requests are equally long."""
+    """How far a micro-batch is.
+
+    Attributes:
+        batch: Requests.
+        cached: Tokens of the longest that are cached.
+        new: Tokens of each that are computed in this step.
+        each: Tokens of each that are cached [batch], where they are unequally long.
+    """
 
     batch: int
     cached: int
     new: int
+    each: Array | None = None
 
     @property
     def total(self) -> int:
@@ -43,6 +51,8 @@ class Feeder:
     def __init__(self, feeds: Sequence[Feed]) -> None:
         self._feeds = feeds
         self._held: dict[str, tuple[Array, OrtValue]] = {}
+        self._steady = {feed.input for feed in feeds if {"cached", "total"}.isdisjoint(feed.shape)}
+        self._size = (0, 0)
 
     def step(self, lengths: Lengths, tokens: Array) -> dict[str, OrtValue]:
         """The feeds of a step.
@@ -55,16 +65,23 @@ class Feeder:
             JobError: Nobody knows what an input is for.
             PlanError: A feed's kind or shape makes no sense.
         """
+        size = (lengths.batch, lengths.new)
+        if size != self._size:
+            self._resize(size)
         return {feed.input: self._tensor(feed, lengths, tokens) for feed in self._feeds}
 
     def _tensor(self, feed: Feed, lengths: Lengths, tokens: Array) -> OrtValue:
-        shape = _shape(feed, lengths)
         held = self._held.get(feed.input)
-        if held is None or held[0].shape != shape:
-            array = np.empty(shape, container(feed.dtype))
+        if held is None or (feed.input not in self._steady and held[0].shape != _shape(feed, lengths)):
+            array = np.empty(_shape(feed, lengths), container(feed.dtype))
             held = self._held[feed.input] = (array, wrap(array))
         _fill(held[0], feed, _content(feed, lengths, tokens))
         return held[1]
+
+    def _resize(self, size: tuple[int, int]) -> None:
+        """Other extents than in the last step: nothing can be kept."""
+        self._held.clear()
+        self._size = size
 
 
 def feed_array(feed: Feed, lengths: Lengths, tokens: Array) -> Array:
@@ -85,7 +102,7 @@ def _shape(feed: Feed, lengths: Lengths) -> tuple[int, ...]:
 
 
 def _fill(array: Array, feed: Feed, content: Array | int) -> None:
-    if isinstance(content, np.ndarray) and content.size == array.size:
+    if isinstance(content, np.ndarray) and content.shape != array.shape and content.size == array.size:
         content = content.reshape(array.shape)
     try:
         array[...] = content
@@ -98,18 +115,22 @@ def _fill(array: Array, feed: Feed, content: Array | int) -> None:
 
 def _content(feed: Feed, lengths: Lengths, tokens: Array) -> Array | int:
     """What a feed holds; a number fills all of it."""
+    each = lengths.each
     match feed.kind:
         case "token_ids":
             return tokens
         case "position_ids":
-            return np.arange(lengths.cached, lengths.total)
+            steps = np.arange(lengths.new)
+            return lengths.cached + steps if each is None else each[:, None] + steps
         case "attention_mask":
-            return 1
+            return 1 if each is None else np.arange(lengths.total) < each[:, None] + lengths.new
         case "past_lengths":
-            return lengths.total - 1
+            return lengths.total - 1 if each is None else each + (lengths.new - 1)
         case "write_indices":
-            return lengths.cached
-        case "total_length" | "kv_lengths":
+            return lengths.cached if each is None else each
+        case "kv_lengths":
+            return lengths.total if each is None else each + lengths.new
+        case "total_length":
             return lengths.total
         case "unknown":
             raise JobError(

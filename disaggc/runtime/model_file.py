@@ -7,6 +7,7 @@ from pathlib import Path
 
 from disaggc.errors import ModelError, PlanError
 from disaggc.plans import ModelRef
+from disaggc.runtime.weights import is_outside
 
 
 def find_model(model: ModelRef, folder: Path) -> Path:
@@ -16,12 +17,12 @@ def find_model(model: ModelRef, folder: Path) -> Path:
         ModelError: It is not in the folder.
         PlanError: Another model has its name.
     """
+    check_model(model, folder)
     path = folder / model.file
     if not path.is_file():
         raise ModelError(
             f"No model '{model.file}' in '{folder}'. Name the folder that holds it with --model."
         )
-    check_model(model, folder)
     return path
 
 
@@ -31,8 +32,12 @@ def check_model(model: ModelRef, folder: Path) -> None:
     Subgraphs point into weight files by offset: those of another model would be read as garbage.
 
     Raises:
-        PlanError: Another model has its name.
+        PlanError: Another model has its name, or the name leads out of the folder.
     """
+    if is_outside(model.file, folder):
+        raise PlanError(
+            f"The plan names the model '{model.file}', outside its folder '{folder}'. Compile it again."
+        )
     path = folder / model.file
     if not model.sha256 or not path.is_file():
         return

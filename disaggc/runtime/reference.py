@@ -1,4 +1,7 @@
-"""The uncut model, run by the same driver: a plan of one stage over the model's own file."""
+"""The uncut model, run by the same driver: a plan of one stage over the model's own file.
+
+Its requests share micro-batches only with requests of their own length, whatever the model can do.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 
 from disaggc.plans import PhasePlan, Plan, Stage
 from disaggc.runtime.driver import Deployment
+from disaggc.runtime.in_process import InProcess
 from disaggc.runtime.model_file import find_model
 from disaggc.runtime.sessions import ModelOpener
 
@@ -25,9 +29,9 @@ def deploy_reference(plan: Plan, model_folder: Path, threads: int = 1) -> Deploy
         ModelError: The model is not there, or cannot be loaded.
         PlanError: Another model has its name.
     """
-    return Deployment(
-        reference_plan(plan), ModelOpener(find_model(plan.model, model_folder), threads), threads
-    )
+    whole = reference_plan(plan)
+    opener = ModelOpener(find_model(plan.model, model_folder), threads)
+    return Deployment(whole, InProcess(whole, opener, {POOL: 1}, threads), ragged=False)
 
 
 def reference_plan(plan: Plan) -> Plan:

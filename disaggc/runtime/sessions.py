@@ -6,6 +6,8 @@ onnxruntime map the model's own files, so that weights of several sessions share
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +16,7 @@ from disaggc.plans import Stage
 from disaggc.runtime.engine import InferenceSession, Session
 from disaggc.runtime.failures import FAILURES, load_error
 from disaggc.runtime.threads import session_options
+from disaggc.runtime.weights import is_outside
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -29,8 +32,19 @@ class Opener(Protocol):
 class StageOpener:
     """Opens the subgraphs of a plan folder, each once, over the weights of the model's folder."""
 
-    def __init__(self, folder: Path, model_folder: Path, threads: int) -> None:
+    def __init__(
+        self, folder: Path, model_folder: Path, threads: int, digests: Mapping[str, str] | None = None
+    ) -> None:
+        """Prepare to open.
+
+        Args:
+            folder: The plan folder.
+            model_folder: The folder that weight files are relative to.
+            threads: Threads to compute with.
+            digests: SHA-256 of subgraphs, as far as the plan knows them.
+        """
         self._folder = folder
+        self._digests = digests or {}
         self._model_folder = model_folder
         self._threads = threads
         self._sessions: dict[str, Session] = {}
@@ -39,7 +53,8 @@ class StageOpener:
         """The session of a stage's subgraph.
 
         Raises:
-            PlanError: The subgraph was not written, or cannot be loaded.
+            PlanError: The subgraph was not written, lies outside the plan folder, was changed, or cannot
+                be loaded.
         """
         if not stage.subgraph:
             raise PlanError(
@@ -52,16 +67,31 @@ class StageOpener:
     def _open(self, subgraph: str) -> Session:
         options = session_options(self._threads)
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(self._model_folder.resolve()))
+        data = self._read(subgraph)
+        try:
+            return InferenceSession(data, options, providers=_PROVIDERS, enable_fallback=0)
+        except FAILURES as error:
+            raise load_error(error, subgraph, is_stage=True) from error
+
+    def _read(self, subgraph: str) -> bytes:
+        """What will be opened is what was checked: the bytes are read once."""
+        if is_outside(subgraph, self._folder):
+            raise PlanError(
+                f"Subgraph '{subgraph}' lies outside the plan folder '{self._folder}'. "
+                f"Compile the plan again."
+            )
         try:
             data = (self._folder / subgraph).read_bytes()
         except OSError as error:
             raise PlanError(
                 f"Plan folder '{self._folder}' has no '{subgraph}'. Compile the plan again."
             ) from error
-        try:
-            return InferenceSession(data, options, providers=_PROVIDERS, enable_fallback=0)
-        except FAILURES as error:
-            raise load_error(error, subgraph, is_stage=True) from error
+        digest = self._digests.get(subgraph)
+        if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+            raise PlanError(
+                f"'{subgraph}' in plan '{self._folder}' was changed after it was compiled. Compile it again."
+            )
+        return data
 
 
 class ModelOpener:

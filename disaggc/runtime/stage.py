@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 
-from disaggc.runtime.engine import OrtValue, Session
+from disaggc.runtime.engine import OrtValue, Session, executing
+from disaggc.runtime.failures import FAILURES
 
 Values = MutableMapping[str, OrtValue]
 
@@ -12,11 +13,19 @@ Values = MutableMapping[str, OrtValue]
 class BoundStage:
     """A session with its inputs and outputs bound for one micro-batch in one phase.
 
-    An input is bound again only if it became another tensor. A steady output whose shape was the
-    same in two steps keeps its buffer from then on, so whoever reads it keeps its binding, too.
+    An input is bound again only if it became another tensor. An output whose shape was the same in
+    two steps keeps its buffer from then on, so whoever reads it keeps its binding, too. Few graphs
+    declare which shapes stay; where one that was not declared changes after all, onnxruntime refuses
+    the buffer, and the step is taken again with buffers of its own.
     """
 
-    def __init__(self, session: Session, buffers: Mapping[str, OrtValue], steady: Collection[str]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        buffers: Mapping[str, OrtValue],
+        steady: Collection[str],
+        observed: Collection[str] = (),
+    ) -> None:
         """Bind what never changes.
 
         Args:
@@ -24,33 +33,61 @@ class BoundStage:
             buffers: Outputs that are written into a given tensor: states in place.
             steady: Outputs that may keep one buffer, because their shape is declared to be the
                 same in every step and nobody reads them in the next one.
+            observed: Outputs that may keep one buffer as long as their shape happens to stay. The
+                stage must do the same when it is run twice for a step.
         """
-        self._session = session
         self._binding = session.io_binding()
+        self._execute = executing(session, self._binding)
+        self._version = -1
         self._inputs = tuple(port.name for port in session.get_inputs())
         self._bound: dict[str, OrtValue] = {}
-        names = [port.name for port in session.get_outputs()]
-        self._moving = tuple((i, name) for i, name in enumerate(names) if name not in buffers)
-        self._steady = frozenset(steady)
+        self._names = [port.name for port in session.get_outputs()]
+        self._moving = tuple((i, name) for i, name in enumerate(self._names) if name not in buffers)
+        self._steady = frozenset(steady) | frozenset(observed)
+        self._observed = frozenset(observed)
+        self._settled: frozenset[str] = frozenset()
         self._shapes: dict[str, Sequence[int]] = {}
-        for name in names:
+        for name in self._names:
             if name in buffers:
                 self._binding.bind_ortvalue_output(name, buffers[name])
             else:
                 self._binding.bind_output(name)
 
-    def run(self, values: Values) -> None:
-        """Take a step: read the inputs from ``values`` and leave the outputs there."""
-        for name in self._inputs:
-            value = values[name]
-            if value is not self._bound.get(name):
-                self._binding.bind_ortvalue_input(name, value)
-                self._bound[name] = value
+    def run(self, values: Values, version: int = -1) -> bool:
+        """Take a step: read the inputs from ``values`` and leave the outputs there.
+
+        Args:
+            values: Tensors by name.
+            version: Another one if any of them became another tensor since the last step; -1 if that
+                is not known.
+
+        Returns:
+            Whether outputs became other tensors.
+        """
+        if version != self._version or version < 0:
+            self._bind_inputs(values)
+            self._version = version
         for _, name in self._moving:
             self._binding.bind_output(name)
-        self._session.run_with_iobinding(self._binding)
-        if self._moving:
-            self._collect(values)
+        try:
+            self._execute()
+        except FAILURES:
+            if not self._settled:
+                raise
+            self._unsettle()
+            self._execute()
+        if not self._moving:
+            return False
+        self._collect(values)
+        return True
+
+    def _bind_inputs(self, values: Values) -> None:
+        bound = self._bound
+        for name in self._inputs:
+            value = values[name]
+            if value is not bound.get(name):
+                self._binding.bind_ortvalue_input(name, value)
+                bound[name] = value
 
     def _collect(self, values: Values) -> None:
         written = self._binding.get_outputs_as_ortvaluevector()
@@ -60,10 +97,19 @@ class BoundStage:
             self._settle(values)
 
     def _settle(self, values: Values) -> None:
-        """After the second step, let steady outputs of unchanged shape keep their buffers."""
+        """After the second step, let outputs of unchanged shape keep their buffers."""
         shapes = {name: values[name].shape() for name in self._steady}
         if self._shapes:
             settled = {name for name in shapes if shapes[name] == self._shapes[name]}
             self._moving = tuple((i, name) for i, name in self._moving if name not in settled)
+            self._settled = self._observed & settled
             self._steady = frozenset()
         self._shapes = shapes
+
+    def _unsettle(self) -> None:
+        """What was observed does not hold: let onnxruntime allocate these outputs in every step."""
+        names = {name for _, name in self._moving} | self._settled
+        self._moving = tuple((i, name) for i, name in enumerate(self._names) if name in names)
+        self._settled = frozenset()
+        for _, name in self._moving:
+            self._binding.bind_output(name)

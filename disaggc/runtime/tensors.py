@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,8 @@ _CONTAINERS: dict[str, tuple[type[np.generic], int]] = {
 }
 """Element type to the numpy type that holds its bits and its number in onnx.proto (TensorProto.DataType)."""
 
+_BY_NUMBER = {number: kind for kind, number in _CONTAINERS.values()}
+
 
 def container(dtype: str) -> type[np.generic]:
     """The numpy type that holds elements of ``dtype``, bit for bit.
@@ -57,26 +61,65 @@ def wrap(array: Array) -> OrtValue:
     return OrtValue.ortvalue_from_numpy(array)
 
 
-def last_rows(value: OrtValue) -> Array:
-    """The last token's row of each request, as a float32 copy.
-
-    Args:
-        value: Logits [batch, tokens, vocabulary], or [batch, vocabulary] of the last token alone.
-
-    Returns:
-        [batch, vocabulary].
-    """
-    array = _bits(value) if value.data_type() == "tensor(bfloat16)" else value.numpy()
-    rows = array[:, -1] if array.ndim == 3 else array
-    if rows.dtype == np.uint16:
-        return (rows.astype(np.uint32) << 16).view(np.float32)
-    return np.array(rows, dtype=np.float32)
+def view(value: OrtValue) -> Array:
+    """A tensor's memory in the numpy type that holds its bits; valid as long as the tensor is."""
+    number = value.element_type()
+    if number not in _BY_NUMBER:
+        raise PlanError(f"The runtime moves no tensors of '{value.data_type()}'. Compile the plan again.")
+    shape = tuple(value.shape())
+    if not prod(shape):
+        return np.empty(shape, _BY_NUMBER[number])
+    memory = (ctypes.c_uint8 * nbytes(value)).from_address(value.data_ptr())
+    return np.ctypeslib.as_array(memory).view(_BY_NUMBER[number]).reshape(shape)
 
 
-def _bits(value: OrtValue) -> Array:
-    """A bfloat16 tensor's memory as uint16: the upper half of a float32, which numpy has no name for."""
-    memory = (ctypes.c_uint16 * (nbytes(value) // 2)).from_address(value.data_ptr())
-    return np.ctypeslib.as_array(memory).reshape(value.shape())
+def as_type(array: Array, number: int) -> OrtValue:
+    """The tensor over an array's own memory, of the element type with this number in onnx.proto."""
+    return OrtValue.ortvalue_from_numpy_with_onnx_type(array, number)
+
+
+def blank(shape: Sequence[int], number: int) -> tuple[Array, OrtValue]:
+    """A tensor to be filled, as an array and as what onnxruntime reads, over one memory."""
+    array = np.empty(shape, _BY_NUMBER[number])
+    return array, as_type(array, number)
+
+
+def same(a: Sequence[OrtValue], b: Sequence[OrtValue]) -> bool:
+    """Whether two sequences hold the very same tensors."""
+    if a is b:
+        return True
+    if len(a) != len(b):
+        return False
+    return all(map(operator.is_, a, b))
+
+
+def flat(array: Array) -> Array:
+    """An array's memory as bytes [nbytes]; it must be contiguous."""
+    return array.reshape(-1).view(np.uint8)
+
+
+class LastRows:
+    """Reads the last token's row of each request off the logits, step after step."""
+
+    def __init__(self) -> None:
+        self._value: OrtValue | None = None
+        self._rows: Array = np.empty((0, 0), np.float32)
+
+    def of(self, value: OrtValue) -> Array:
+        """The rows [batch, vocabulary] in float32; those of float32 logits last until the next step.
+
+        Args:
+            value: Logits [batch, tokens, vocabulary], or [batch, vocabulary] of the last token alone.
+        """
+        if value is not self._value:
+            array = view(value)
+            self._rows = array[:, -1] if array.ndim == 3 else array
+            self._value = value
+        if self._rows.dtype == np.float32:
+            return self._rows
+        if self._rows.dtype == np.uint16:  # bfloat16: the upper half of a float32
+            return (self._rows.astype(np.uint32) << 16).view(np.float32)
+        return self._rows.astype(np.float32)
 
 
 def nbytes(value: OrtValue) -> int:

@@ -1,62 +1,92 @@
-"""How tensors get from one pool's executor to another's."""
+"""What a driver needs of the executors, wherever they are: one interface, several ways to carry it out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from disaggc.runtime.executor import Executor
-from disaggc.runtime.tensors import nbytes
-from disaggc.runtime.wiring import Hop
+from disaggc.runtime.commands import Close, Failed, Form, More, Prefill, Reported
+from disaggc.runtime.messages import Address, Message
+from disaggc.runtime.tensors import Array, view
+from disaggc.runtime.wiring import Phase, Wiring
+
+Order: TypeAlias = Prefill | Form | More | Close
 
 
-@dataclass(slots=True)
-class Traffic:
-    """What has gone over one way between two pools."""
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A micro-batch took the steps it was told to.
 
-    messages: int = 0
-    tensors: int = 0
-    nbytes: int = 0
+    Attributes:
+        group: The micro-batch.
+        tokens: What was chosen [rows, steps].
+        logits: [rows, steps, vocabulary] in float32, where they are kept.
+    """
+
+    group: int
+    tokens: Array
+    logits: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Executors died or hang; what all executors held is lost until ``recover``.
+
+    Attributes:
+        addresses: Who.
+        reason: How it was noticed.
+        groups: The micro-batches that they worked on at that moment.
+    """
+
+    addresses: tuple[Address, ...]
+    reason: str
+    groups: frozenset[int]
+
+
+Event: TypeAlias = Result | Failed | Lost
+
+
+def result_of(message: Message) -> Result:
+    """What a message to the driver says."""
+    tokens, *logits = [view(value).copy() for value in message.tensors]
+    return Result(message.group, tokens, logits[0] if logits else None)
 
 
 class Transport(Protocol):
-    """Moves values of a micro-batch between executors."""
+    """Executors that are open, and the way to them."""
 
     @property
-    def traffic(self) -> Mapping[tuple[str, str], Traffic]:
-        """Activations that went from pool to pool so far; states handed over are not among them."""
-
-    def send(self, batch: int, hop: Hop) -> None:
-        """Bring the hop's values from its source to its target."""
-
-    def hand_over(self, batch: int, hop: Hop) -> None:
-        """Bring states from the executor that filled them to the one that goes on with them."""
-
-
-class InProcess:
-    """Executors of one process: a tensor changes hands, and nothing is copied."""
-
-    def __init__(self, executors: Mapping[str, Executor]) -> None:
-        self._executors = executors
-        self._traffic: dict[tuple[str, str], Traffic] = {}
+    def wirings(self) -> Mapping[Phase, Wiring]:
+        """How values flow in both phases."""
 
     @property
-    def traffic(self) -> Mapping[tuple[str, str], Traffic]:
-        """Activations that went from pool to pool so far."""
-        return self._traffic
+    def instances(self) -> Mapping[str, int]:
+        """Executors of each pool."""
 
-    def send(self, batch: int, hop: Hop) -> None:
-        """Bring the hop's values from its source to its target."""
-        values = self._executors[hop.source].values(batch, hop.names)
-        self._executors[hop.target].receive(batch, values)
-        traffic = self._traffic.setdefault((hop.source, hop.target), Traffic())
-        traffic.messages += 1
-        traffic.tensors += len(values)
-        for value in values.values():
-            traffic.nbytes += nbytes(value)
+    @property
+    def is_parallel(self) -> bool:
+        """Whether executors of unlike pools work at the same time."""
 
-    def hand_over(self, batch: int, hop: Hop) -> None:
-        """Bring states from the executor that filled them to the one that goes on with them."""
-        values = self._executors[hop.source].values(batch, hop.names)
-        self._executors[hop.target].receive(batch, values)
+    def order(self, address: Address, order: Order) -> None:
+        """Tell an executor to do something; what comes of it is an event."""
+
+    def wait(self, seconds: float) -> Sequence[Event]:
+        """What happened; waits for something as long as ``seconds``.
+
+        Raises:
+            ExecutorError: Something is wrong that no new executor would mend.
+        """
+
+    def recover(self) -> int:
+        """After ``Lost``: replace the executors that are gone, and say how many; all are empty afterwards.
+
+        Raises:
+            ExecutorError: They cannot be started.
+        """
+
+    def report(self) -> Sequence[Reported]:
+        """What each executor did since the last report."""
+
+    def close(self) -> None:
+        """Let all executors go."""

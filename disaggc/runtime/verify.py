@@ -10,8 +10,11 @@ import numpy as np
 
 from disaggc.plans import Plan
 from disaggc.runtime.driver import deploy
+from disaggc.runtime.execution import Execution
 from disaggc.runtime.reference import deploy_reference
 from disaggc.runtime.results import RunResult
+
+_HERE = Execution()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,19 @@ def verify(
     max_new_tokens: int,
     *,
     threads: int = 1,
+    execution: Execution = _HERE,
 ) -> Verification:
     """Run a plan and the uncut model with the same prompts; a difference is a result, not an error.
 
-    Args and errors are those of ``run``; the model file itself must be in ``model_folder``.
+    Args and errors are those of ``run``; the model file itself must be in ``model_folder``. A request
+    that fails is an error here.
     """
-    uncut = deploy_reference(plan, model_folder, threads).generate(prompts, max_new_tokens, keep_logits=True)
-    planned = deploy(plan, folder, model_folder, threads).generate(prompts, max_new_tokens, keep_logits=True)
+    with deploy_reference(plan, model_folder, threads) as deployment:
+        uncut = deployment.generate(prompts, max_new_tokens, keep_logits=True)
+    with deploy(plan, folder, model_folder, threads, execution) as deployment:
+        planned = deployment.generate(prompts, max_new_tokens, keep_logits=True)
+    for error in (*uncut.failures.values(), *planned.failures.values()):
+        raise error
     return Verification(
         tuple(_compare(planned, uncut, i) for i in range(len(prompts))), planned=planned, reference=uncut
     )

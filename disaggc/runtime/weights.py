@@ -71,7 +71,7 @@ def check_weights(table: WeightTable, parts: Iterable[str], model_folder: Path) 
 
 
 def _check_file(file: str, end: int, folder: Path) -> None:
-    if _is_outside(file) or not (folder / file).resolve().is_relative_to(folder.resolve()):
+    if is_outside(file, folder):
         raise WeightsError(
             f"Weights file '{file}' lies outside the model's folder '{folder}'. "
             f"Move it there and name it relative to the model."
@@ -89,7 +89,8 @@ def _check_file(file: str, end: int, folder: Path) -> None:
         )
 
 
-def _is_outside(file: str) -> bool:
-    """Whether a name leaves its folder on any system, whatever system this is."""
+def is_outside(file: str, folder: Path) -> bool:
+    """Whether a name leads out of a folder: on any system, whatever system this is, or over links."""
     absolute = PurePosixPath(file).is_absolute() or PureWindowsPath(file).is_absolute()
-    return absolute or ".." in PureWindowsPath(file).parts
+    climbs = ".." in PureWindowsPath(file).parts
+    return absolute or climbs or not (folder / file).resolve().is_relative_to(folder.resolve())

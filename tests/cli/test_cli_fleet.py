@@ -58,12 +58,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_fleet_compiles_twice_to_the_same_bytes(fleet: Path, tmp_path: Path) -> None:
     assert main(["compile", str(_job(tmp_path)), "-o", str(tmp_path / "again")]) == 0
-    files = {p.relative_to(fleet) for p in fleet.rglob("*") if p.is_file()}
-    assert files == {
-        p.relative_to(tmp_path / "again") for p in (tmp_path / "again").rglob("*") if p.is_file()
-    }
-    for name in files:
-        assert (fleet / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+    first, again = (_contents(folder) for folder in (fleet, tmp_path / "again"))
+    assert first.keys() == again.keys()
+    assert [name for name in first if first[name] != again[name]] == []
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_a_fleet_serves_its_demand_on_devices_that_it_has(fleet: Path) -> None:
@@ -103,7 +104,8 @@ def test_explain_tells_every_tier_machine_and_mode(fleet: Path, capsys: pytest.C
     told = capsys.readouterr().out
     for words in ("table/Fast!", "slow", "What each machine pays for", "sn50-rack", "colocated on h200-x8"):
         assert words in told
-    assert max(map(len, told.splitlines()[:20])) <= 100
+    tables = [line for line in told.partition("What each machine")[0].splitlines() if line.startswith(" ")]
+    assert max(map(len, tables)) <= 100
 
 
 def test_a_little_more_demand_keeps_the_plan(
@@ -119,12 +121,14 @@ def test_a_little_more_demand_keeps_the_plan(
 
 
 def test_much_more_demand_changes_the_plan_and_prices_each_change(fleet: Path, tmp_path: Path) -> None:
-    job, out = str(_job(tmp_path, fast=400.0, slow="least_share = 0")), str(tmp_path / "next")
+    job, out = str(_job(tmp_path, fast=8_000.0, slow="least_share = 0")), str(tmp_path / "next")
     assert main(["compile", job, "-o", out, "--keep", str(fleet)]) == 0
     plan = open_fleet(tmp_path / "next")
     assert plan.kept and plan.changes
     assert all(change.before != change.after for change in plan.changes)
-    assert any(change.worth is None for change in plan.changes), "without it the demand is not met"
+    assert any(change.worth is None or change.worth > 0 for change in plan.changes), (
+        "one at least is for gain"
+    )
 
 
 def test_keeping_is_for_fleets(fleet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

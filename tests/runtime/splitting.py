@@ -86,7 +86,7 @@ def one_stage_plan(path: Path, model: onnx.ModelProto) -> Plan:
         formats=Formats(),
         mode="",
         pools=(),
-        schedule=Schedule(1, 1, 0, 0, 0),
+        schedule=Schedule(8, 2, 0, 0, 0),
         states=states,
         feeds=feeds,
         logits="logits",

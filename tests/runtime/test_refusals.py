@@ -1,12 +1,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from disaggc.errors import JobError, ModelError, PlanError, WeightsError
 from disaggc.plans import Plan
-from disaggc.runtime import deploy, deploy_reference, run
+from disaggc.runtime import Execution, deploy, deploy_reference, run
 
 from .splitting import contiguous, read, split
 
@@ -107,7 +108,7 @@ def test_a_token_beyond_the_vocabulary_is_refused(plan: Plan, tmp_path: Path, mo
     ("prompts", "steps", "message"),
     [
         ([], 1, "There is no prompt"),
-        ([[1], []], 1, "Prompt 1 is empty"),
+        ([[], []], 1, "Prompt 0 is empty"),
         ([[1, -2]], 1, "Prompt 0 has the token id -2"),
         ([[1]], 0, "Cannot generate 0 tokens"),
     ],
@@ -117,6 +118,25 @@ def test_prompts_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(JobError, match=message):
         run(plan, tmp_path, model_folder, prompts, steps)
+
+
+@pytest.mark.parametrize(
+    ("poisoned", "message"),
+    [
+        ([], "Prompt 1 is empty"),
+        ([3, -2], "Prompt 1 has the token id -2"),
+        ([3, 512], "Token id 512 is not in the model's vocabulary"),
+        ([3] * 250, "250 tokens and 9 more are to come: 259, but the model's cache holds 256"),
+    ],
+)
+def test_a_poisoned_request_fails_alone(
+    plan: Plan, tmp_path: Path, model_folder: Path, poisoned: list[int], message: str
+) -> None:
+    well = [[1, 2], [4, 5]]
+    expected = run(plan, tmp_path, model_folder, well, 9).tokens
+    found = run(plan, tmp_path, model_folder, [well[0], poisoned, well[1]], 9)
+    assert message in str(found.failures[1])
+    assert found.tokens == (expected[0], (), expected[1])
 
 
 def test_an_input_of_unknown_use_is_named(plan: Plan, tmp_path: Path, model_folder: Path) -> None:
@@ -134,3 +154,48 @@ def test_an_input_that_nobody_gives_is_named(plan: Plan, tmp_path: Path, model_f
 def test_no_threads_are_refused(plan: Plan, tmp_path: Path, model_folder: Path) -> None:
     with pytest.raises(JobError, match="Cannot compute with 0 threads"):
         deploy(plan, tmp_path, model_folder, threads=0)
+
+
+def moved(plan: Plan, subgraph: str) -> Plan:
+    """The plan with its second stage elsewhere."""
+    stages = list(plan.decode.stages)
+    stages[1] = replace(stages[1], subgraph=subgraph)
+    phase = replace(plan.decode, stages=tuple(stages))
+    return replace(plan, decode=phase, prefill=phase)
+
+
+@pytest.mark.parametrize("subgraph", ["../other.onnx", "/etc/other.onnx", "a\\..\\..\\other.onnx"])
+@pytest.mark.parametrize("on", ["local", "processes"])
+def test_a_subgraph_outside_the_plan_folder_is_refused(
+    plan: Plan, tmp_path: Path, model_folder: Path, subgraph: str, on: Literal["local", "processes"]
+) -> None:
+    (tmp_path.parent / "other.onnx").write_bytes(b"")
+    with pytest.raises(
+        PlanError, match=r"other.onnx' lies outside the plan folder .* Compile the plan again"
+    ):
+        deploy(moved(plan, subgraph), tmp_path, model_folder, execution=Execution(on=on))
+
+
+def test_a_link_that_leads_out_of_the_plan_folder_is_refused(
+    plan: Plan, tmp_path: Path, model_folder: Path
+) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}.onnx"
+    outside.write_bytes((tmp_path / plan.decode.stages[1].subgraph).read_bytes())
+    (tmp_path / "link.onnx").symlink_to(outside)
+    with pytest.raises(PlanError, match=r"Subgraph .link\.onnx. lies outside the plan folder"):
+        deploy(moved(plan, "link.onnx"), tmp_path, model_folder)
+
+
+@pytest.mark.parametrize("on", ["local", "processes"])
+def test_a_subgraph_that_was_changed_since_it_was_checked_is_refused(
+    plan: Plan, tmp_path: Path, model_folder: Path, on: Literal["local", "processes"]
+) -> None:
+    known = replace(plan, files={plan.decode.stages[1].subgraph: "0" * 64})
+    with pytest.raises(PlanError, match=r"'subgraphs/decode_001.onnx' .* was changed after it was compiled"):
+        deploy(known, tmp_path, model_folder, execution=Execution(on=on))
+
+
+def test_a_model_outside_its_folder_is_refused(plan: Plan, tmp_path: Path, model_folder: Path) -> None:
+    elsewhere = replace(plan, model=replace(plan.model, file="../model.onnx"))
+    with pytest.raises(PlanError, match=r"names the model '../model.onnx', outside its folder"):
+        deploy(elsewhere, tmp_path, model_folder)

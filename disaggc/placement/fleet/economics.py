@@ -94,8 +94,10 @@ def paybacks(market: Market) -> Iterator[Payback]:
                 yield _payback(system, count, demand, added if added > NOTHING * best.value else 0.0)
 
 
-NOTHING = 1e-6
-"""Share of a tier's rate that counts as nothing added: the solver's tolerance."""
+ROUGHLY = 1e-3
+"""Relative gap of the rates that break-even prices are made of: they are planning figures."""
+NOTHING = 2 * ROUGHLY
+"""Share of a tier's rate that counts as nothing added."""
 
 
 def _payback(system: System, count: int, demand: Demand, added: float) -> Payback:
@@ -110,8 +112,8 @@ def _most(market: Market, tier: int, without: str | None) -> Optimum | None:
         replace(c, tier=0) for c in market.columns if c.tier == tier and without not in dict(c.uses)
     )
     demand = replace(market.tiers[tier], requests_per_s=None)
-    worth = Worth((1.0,), (-NOTHING * 1e-3,) * len(market.fleet))
-    found = Master(Market(columns, (demand,), market.fleet)).best(worth) if columns else None
+    worth = Worth((1.0,), (-1e-9,) * len(market.fleet))
+    found = Master(Market(columns, (demand,), market.fleet)).best(worth, ROUGHLY) if columns else None
     return found if found is not None and found.value > 0 else None
 
 

@@ -26,7 +26,10 @@ from disaggc.placement.fleet.demand import Budget, Demand, Fleet
 from disaggc.placement.fleet.shapes import slots
 
 TIME_LIMIT = timedelta(minutes=5)
-RELATIVE_GAP = 1e-9
+PROVEN = 1e-9
+"""Relative gap of a proven optimum: what rounding leaves."""
+NEARLY = 0.02
+"""Relative gap that is good enough where nothing is claimed of an optimum: how simple a mix is."""
 SYSTEMS_FIRST = 10
 """Branching on how many systems are used first, and no cuts: four times faster on mixed fleets."""
 SOLVER = mathopt.SolverType.GSCIP
@@ -163,7 +166,7 @@ class Master:
 
     def simplest(self) -> Optimum | None:
         """The mix of fewest replicas and systems."""
-        return self.best(Worth((), (-1.0,) * len(self.systems), -1.0))
+        return self._solved(self.expression(Worth((), (-1.0,) * len(self.systems), -1.0)), NEARLY)
 
     def nearest(self, present: Mapping[int, int]) -> Optimum | None:
         """The mix that moves the fewest devices from what runs now, replicas by column."""
@@ -173,26 +176,26 @@ class Master:
             self.model.add_linear_constraint(self.replicas[k] - away <= present.get(k, 0))
             self.model.add_linear_constraint(self.replicas[k] + away >= present.get(k, 0))
             moved.append(column.devices * away)
-        return self._solved(-mathopt.fast_sum(moved))
+        return self._solved(-mathopt.fast_sum(moved), NEARLY)
 
     def run_some(self) -> None:
         """Have at least one replica run: nothing at all has no ratio."""
         self.model.add_linear_constraint(mathopt.fast_sum(self.replicas) >= 1)
 
-    def best(self, worth: Worth) -> Optimum | None:
-        """The mix that is worth most; None if none is feasible.
+    def best(self, worth: Worth, gap: float = PROVEN) -> Optimum | None:
+        """The mix that is worth most, but for a relative gap; None if none is feasible.
 
         Raises:
             SolverError: The solver gave up.
         """
-        return self._solved(self.expression(worth))
+        return self._solved(self.expression(worth), gap)
 
-    def _solved(self, expression: Any) -> Optimum | None:
+    def _solved(self, expression: Any, gap: float) -> Optimum | None:
         self.model.maximize(expression)
         parameters = mathopt.SolveParameters(
             time_limit=TIME_LIMIT,
-            relative_gap_tolerance=RELATIVE_GAP,
-            absolute_gap_tolerance=RELATIVE_GAP,
+            relative_gap_tolerance=gap,
+            absolute_gap_tolerance=PROVEN,
             cuts=mathopt.Emphasis.OFF,
             random_seed=1,
             threads=1,

@@ -12,7 +12,7 @@ from disaggc.placement.fleet.cuts import cuts_of
 from disaggc.placement.fleet.demand import Wanted
 from disaggc.placement.fleet.drafted import Drafted, drafters_of
 from disaggc.placement.fleet.shapes import groups_in, nested_sizes, sizes_of, splits
-from disaggc.placement.fleet.split import Side, Splits, Wires, roomy, side_of, split_mode, wires_of
+from disaggc.placement.fleet.split import Lack, Side, Splits, Wires, roomy, side_of, split_mode, wires_of
 from disaggc.placement.fleet.timetable import Timetable, batch_grid, requests_grid
 from disaggc.placement.fleet.whole import (
     MICRO_BATCHES,
@@ -22,6 +22,7 @@ from disaggc.placement.fleet.whole import (
     taking_in,
 )
 from disaggc.placement.modes import holds, serving_format
+from disaggc.placement.pricing import RESERVE
 from disaggc.targets import System
 
 
@@ -46,6 +47,7 @@ class Space:
         self.grid = len(MICRO_BATCHES) * len(requests_grid(MOST_REQUESTS))
         self.table = Timetable(wanted.pieces, [t.load for t in wanted.tiers], wanted.formats, batches)
         self._drafting = self._with_draft(batches)
+        self._sides: dict[tuple[int, bool, int], Side | Lack] = {}
 
     def _with_draft(self, batches: Array) -> tuple[Timetable, Timetable] | None:
         """Times of the model as it verifies and of the drafter as it drafts, if there is one."""
@@ -122,12 +124,41 @@ class Space:
         for groups, forwards, joined in self._pairs:
             tally = book.tally(tier, split_mode(groups[0].system, forwards[0].system))
             tally.considered += len(groups) * len(forwards) * len(self.cuts) * self.grid
-            homes = roomy(self.table, tier, groups, 1 - self.cuts.away, tally)
-            others = roomy(self.table, tier, forwards, self.cuts.away, tally)
-            if homes and others:
-                here = side_of(self.table, tier, homes, 1 - self.cuts.away).undominated()
-                away = side_of(self.table, tier, others, self.cuts.away).undominated()
+            lack = self._together(groups[0], forwards[0]) if joined else None
+            if lack is not None:
+                tally.lacks(lack.needed, lack.usable)
+                continue
+            here, away = self._side(groups, tier, home=True), self._side(forwards, tier, home=False)
+            for side in (here, away):
+                if isinstance(side, Lack):
+                    tally.lacks(side.needed, side.usable)
+            if isinstance(here, Side) and isinstance(away, Side):
                 self._offer_splits(book, tier, here, away, wires, joined)
+
+    def _together(self, here: Group, away: Group) -> Lack | None:
+        """What all weights lack on the devices of both sides together, before any shape is looked at."""
+        formats = self.wanted.formats
+        pieces = self.wanted.pieces
+        needed = sum(p.count * p.resident_bytes(formats) for p in pieces.pieces)
+        needed -= sum((len(tie.pieces) - 1) * tie.resident_bytes(formats) for tie in pieces.ties)
+        device = here.device
+        room = device.main.capacity.si + (device.slower.capacity.si if device.slower is not None else 0.0)
+        usable = (here.reserved + away.reserved) * room * (1 - RESERVE)
+        return Lack(needed, usable) if needed > usable else None
+
+    def _side(self, groups: list[Group], tier: int, home: bool) -> Side | Lack:
+        """The shapes of one side that are worth pairing, or what the nearest of them lacks.
+
+        A feed-forward side holds no caches, so that it is one for all tiers of equal steps.
+        """
+        load = self.table.loads[tier]
+        key = (id(groups), home, tier if home else load.step_tokens)
+        if key not in self._sides:
+            on = 1 - self.cuts.away if home else self.cuts.away
+            found = roomy(self.table, tier, groups, on)
+            made = found if isinstance(found, Lack) else side_of(self.table, tier, found, on).undominated()
+            self._sides[key] = made
+        return self._sides[key]
 
     def _offer_splits(
         self, book: Book, tier: int, homes: Side, forward: Side, wires: Wires, joined: bool

@@ -308,19 +308,24 @@ class Splits:
         )
 
 
-def roomy(table: Timetable, tier: int, groups: Sequence[Group], on: Array, tally: Tally) -> list[Group]:
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Bytes that the nearest of some shapes would need, and those that it has, on all of its devices."""
+
+    needed: float
+    usable: float
+
+
+def roomy(table: Timetable, tier: int, groups: Sequence[Group], on: Array) -> list[Group] | Lack:
     """The groups that hold weights and one request under some cut; if none, what the nearest lacks."""
-    found, lacks = [], []
+    found, short = [], []
     for group in groups:
         sheet = table.sheet(group, tier)
         needed = float((on @ (sheet.standing.weights + sheet.cache)).min())
         if needed <= sheet.usable:
             found.append(group)
-        lacks.append((needed - sheet.usable, needed * group.devices, sheet.usable * group.devices))
-    if not found:
-        _, needed, usable = min(lacks)
-        tally.lacks(needed, usable)
-    return found
+        short.append((needed - sheet.usable, needed * group.devices, sheet.usable * group.devices))
+    return found or Lack(*min(short)[1:])
 
 
 def split_mode(attention: System, forward: System) -> str:

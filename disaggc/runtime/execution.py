@@ -1,0 +1,97 @@
+"""How a plan is executed here: on what, with how many executors, and within which limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from disaggc.errors import JobError, nearest
+from disaggc.plans import Plan
+from disaggc.runtime.scheduler import Limits
+from disaggc.runtime.wiring import phase_of
+
+On = Literal["local", "processes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """Choices that a plan leaves open, or makes for other machines than this one.
+
+    Attributes:
+        on: 'local': all executors in this process; 'processes': one process each, with shared memory.
+        instances: Pool to the number of its executors; 1 where nothing is said. Requests are spread.
+        micro_batches: Micro-batches in flight for each instance; the plan's if None.
+        micro_batch: Requests in one; the plan's if None.
+        kv_tokens: Tokens that all caches together may hold; the plan's if None.
+        deadline_s: How long an executor may take over one stage before it is taken to hang.
+        start_s: How long it may take to open its stages.
+        spin_us: How long an executor that waits looks again and again before it sleeps; None: as long
+            as is good where there are as many cores as executors, and not at all elsewhere.
+        traced: Whether to note what was done when.
+    """
+
+    on: On = "local"
+    instances: Mapping[str, int] = field(default_factory=dict)
+    micro_batches: int | None = None
+    micro_batch: int | None = None
+    kv_tokens: int | None = None
+    deadline_s: float = 60.0
+    start_s: float = 120.0
+    spin_us: int | None = None
+    traced: bool = False
+
+
+def instances_of(plan: Plan, execution: Execution) -> dict[str, int]:
+    """Executors of each pool that has a stage.
+
+    Raises:
+        JobError: There is no such pool, or it would have none.
+    """
+    phases = (phase_of(plan, "prefill"), phase_of(plan, "decode"))
+    pools = dict.fromkeys((stage.pool for phase in phases for stage in phase.stages), 1)
+    for pool, count in execution.instances.items():
+        if pool not in pools:
+            raise JobError(f"The plan has no pool '{pool}'.{nearest(pool, pools)}")
+        if count < 1:
+            raise JobError(f"Pool '{pool}' cannot have {count} instances. Give it 1 or more.")
+        pools[pool] = count
+    return pools
+
+
+def micro_batches_of(plan: Plan, execution: Execution) -> int:
+    """Micro-batches in flight for each instance.
+
+    Raises:
+        JobError: There would be none.
+    """
+    return _positive("--micro-batches", execution.micro_batches, plan.schedule.micro_batches) or 1
+
+
+def kv_budget(plan: Plan, execution: Execution) -> int | None:
+    """Tokens that all caches together may hold: what the plan reserves memory for; None if it says nothing.
+
+    Raises:
+        JobError: There would be none.
+    """
+    schedule = plan.schedule
+    planned = schedule.micro_batch * schedule.micro_batches * schedule.context_tokens
+    return _positive("--kv-tokens", execution.kv_tokens, planned)
+
+
+def limits_of(plan: Plan, execution: Execution, ragged: bool) -> Limits:
+    """What may be in flight at a time.
+
+    Raises:
+        JobError: It would be nothing.
+    """
+    rows = _positive("--micro-batch", execution.micro_batch, plan.schedule.micro_batch) or 1
+    if any("batch" not in state.shape for state in plan.states):
+        rows = 1
+    return Limits(rows, kv_budget(plan, execution), ragged)
+
+
+def _positive(option: str, given: int | None, planned: int) -> int | None:
+    if given is not None and given < 1:
+        raise JobError(f"{option} {given} leaves nothing to run. Give 1 or more.")
+    return given if given is not None else planned or None

@@ -1,0 +1,77 @@
+"""A micro-batch as one executor sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from disaggc.runtime.engine import OrtValue
+from disaggc.runtime.feeds import Feeder, Lengths
+from disaggc.runtime.messages import Address, Message
+from disaggc.runtime.program import Program
+from disaggc.runtime.tensors import Array, LastRows
+from disaggc.runtime.wiring import Wiring
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent last time, which is what will be sent next time if buffers stay."""
+
+    address: Address
+    tensors: tuple[OrtValue, ...]
+    nbytes: int
+
+
+@dataclass(slots=True)
+class Group:
+    """A micro-batch as this executor sees it.
+
+    Attributes:
+        program: What is to be done in each step.
+        wiring: What the names of arriving values are.
+        route: Pool to instance.
+        cached: Tokens of each request that are cached.
+        new: Tokens of each request that a step computes.
+        tokens: Ids of those, where they are known here.
+        turn: The stage of the program that is next.
+        is_going: Whether the step was started.
+        left: Steps that the lead may still take.
+    """
+
+    number: int
+    program: Program
+    wiring: Wiring
+    feeder: Feeder
+    route: Mapping[str, int]
+    cached: Array
+    new: int
+    tokens: Array
+    heirs: Mapping[str, int]
+    keep_logits: bool
+    is_ragged: bool
+    left: int = 1
+    step: int = 0
+    turn: int = 0
+    is_going: bool = False
+    is_over: bool = False
+    arrived: set[int] = field(default_factory=set)
+    rows: LastRows = field(default_factory=LastRows)
+    sent: dict[tuple[int, str], Sent] = field(default_factory=dict)
+    early: list[tuple[Address, Message]] = field(default_factory=list)
+    chosen: list[Array] = field(default_factory=list)
+    logits: list[Array] = field(default_factory=list)
+
+    @property
+    def lengths(self) -> Lengths:
+        """How far its requests are."""
+        each = self.cached if self.is_ragged else None
+        return Lengths(len(self.cached), int(self.cached.max()), self.new, each)
+
+    def end_step(self) -> None:
+        """Get ready for the next one."""
+        self.cached = self.cached + self.new
+        self.new = 1
+        self.step += 1
+        self.turn = 0
+        self.is_going = False
+        self.arrived.clear()

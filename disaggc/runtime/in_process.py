@@ -1,0 +1,239 @@
+"""Executors in this process and on this thread: a tensor changes hands, and nothing is copied.
+
+There is nobody to wait for, so a step is a loop over the stages. What executors in processes work
+out among themselves by messages (see ``actor``) is written down here in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+
+import numpy as np
+
+from disaggc.errors import DisaggcError
+from disaggc.plans import Plan
+from disaggc.runtime.commands import Carried, Close, Failed, Form, More, Prefill, Reported
+from disaggc.runtime.engine import OrtValue
+from disaggc.runtime.executor import Executor
+from disaggc.runtime.feeds import Feeder, Lengths
+from disaggc.runtime.messages import Address
+from disaggc.runtime.ports import ports_of, wirings
+from disaggc.runtime.reports import Traffic, report_of
+from disaggc.runtime.sessions import Opener
+from disaggc.runtime.states import Piece
+from disaggc.runtime.tensors import Array, LastRows, nbytes, same
+from disaggc.runtime.threads import threads_in_effect
+from disaggc.runtime.transport import Event, Order, Result
+from disaggc.runtime.wiring import Hop, Phase, Wiring
+
+
+@dataclass(slots=True)
+class _Group:
+    """A micro-batch: where it runs, and how far it is."""
+
+    number: int
+    phase: Phase
+    wiring: Wiring
+    executors: Mapping[str, Executor]
+    addresses: Mapping[str, Address]
+    feeder: Feeder
+    cached: Array
+    tokens: Array
+    keep_logits: bool
+    is_ragged: bool
+    step: int = 0
+    rows: LastRows = field(default_factory=LastRows)
+    sent: dict[tuple[int, str], tuple[tuple[OrtValue, ...], int]] = field(default_factory=dict)
+
+    @property
+    def lengths(self) -> Lengths:
+        """How far its requests are."""
+        each = self.cached if self.is_ragged else None
+        return Lengths(len(self.cached), int(self.cached.max()), self.tokens.shape[1], each)
+
+
+class InProcess:
+    """A transport within one process."""
+
+    is_parallel = False
+
+    def __init__(
+        self, plan: Plan, opener: Opener, instances: Mapping[str, int], threads: int, traced: bool = False
+    ) -> None:
+        """Open the executors.
+
+        Raises:
+            PlanError: A stage cannot be opened, or reads what nobody gives it.
+        """
+        self.instances = dict(instances)
+        self._plan = plan
+        self._threads = threads
+        self._traced = traced
+        self._executors = {
+            Address(pool, instance): Executor(pool, plan, opener, traced)
+            for pool, count in instances.items()
+            for instance in range(count)
+        }
+        stages = [ports for executor in self._executors.values() for ports in ports_of(executor)]
+        self.wirings: dict[Phase, Wiring] = wirings(plan, stages)
+        for phase, wiring in self.wirings.items():
+            for executor in self._executors.values():
+                executor.connect(phase, wiring)
+        self._groups: dict[int, _Group] = {}
+        self._work: deque[tuple[_Group, int]] = deque()
+        self._events: deque[Event] = deque()
+        self._traffic: dict[Address, dict[str, Traffic]] = {}
+        self._carried: dict[Address, list[Carried]] = {}
+
+    def order(self, address: Address, order: Order) -> None:
+        """Tell an executor to do something; what the lead is told is worked on in ``wait``."""
+        try:
+            self._obey(address, order)
+        except DisaggcError as error:
+            assert not isinstance(order, Close)
+            self._events.append(Failed(order.group, type(error).__name__, str(error)))
+
+    def wait(self, seconds: float) -> Sequence[Event]:  # noqa: ARG002 - nothing comes from elsewhere
+        """Work until something has happened, or there is nothing to do."""
+        while not self._events and self._work:
+            group, steps = self._work.popleft()
+            if group.number not in self._groups:
+                continue
+            try:
+                self._events.append(self._take(group, steps))
+            except DisaggcError as error:
+                self._events.append(Failed(group.number, type(error).__name__, str(error)))
+        events = tuple(self._events)
+        self._events.clear()
+        return events
+
+    def recover(self) -> int:
+        """Forget everything."""
+        self._work.clear()
+        self._events.clear()
+        self._groups.clear()
+        for executor in self._executors.values():
+            for number in executor.groups():
+                executor.end(number)
+        return 0
+
+    def report(self) -> Sequence[Reported]:
+        """What each executor did since the last report."""
+        threads = threads_in_effect(self._threads)
+        traffic, self._traffic = self._traffic, {}
+        carried, self._carried = self._carried, {}
+        return tuple(
+            report_of(address, executor, threads, traffic.get(address, {}), carried.get(address, ()))
+            for address, executor in self._executors.items()
+        )
+
+    def close(self) -> None:
+        """Nothing is held that the interpreter does not let go of."""
+
+    # orders --------------------------------------------------------------------------------------
+
+    def _obey(self, address: Address, order: Order) -> None:
+        executor = self._executors[address]
+        match order:
+            case Prefill():
+                kept = self.wirings["prefill"].kept_by(address.pool)
+                executor.begin(order.group, kept, len(order.tokens), order.capacity)
+                self._open(address, order, "prefill", np.array(order.tokens, np.int64), 1)
+            case Form():
+                pieces = [Piece(share.group, share.rows, share.cached) for share in order.shares]
+                kept = self.wirings["decode"].kept_by(address.pool)
+                executor.form(order.group, kept, pieces, order.capacity)
+                self._open(address, order, "decode", np.array(order.tokens, np.int64)[:, None], order.steps)
+            case More():
+                self._work.append((self._groups[order.group], order.steps))
+            case Close():
+                for number in order.groups:
+                    self._groups.pop(number, None)
+                    executor.end(number)
+
+    def _open(self, address: Address, order: Prefill | Form, phase: Phase, tokens: Array, steps: int) -> None:
+        """Once for all executors, when the lead is told."""
+        wiring = self.wirings[phase]
+        if address.pool != wiring.logits:
+            return
+        heirs = order.heirs if isinstance(order, Prefill) else {}
+        places = {pool: Address(pool, instance) for pool, instance in {**heirs, **order.route}.items()}
+        shares = order.shares if isinstance(order, Form) else ()
+        cached = np.array([n for share in shares for n in share.cached] or [0] * len(tokens), np.int64)
+        read = {name for names in wiring.feeds.values() for name in names}
+        group = self._groups[order.group] = _Group(
+            number=order.group,
+            phase=phase,
+            wiring=wiring,
+            executors={pool: self._executors[place] for pool, place in places.items()},
+            addresses=places,
+            feeder=Feeder([feed for feed in self._plan.feeds if feed.input in read]),
+            cached=cached,
+            tokens=tokens,
+            keep_logits=order.keep_logits,
+            is_ragged=bool((cached != cached[0]).any()),
+        )
+        self._work.append((group, steps))
+
+    # steps ---------------------------------------------------------------------------------------
+
+    def _take(self, group: _Group, steps: int) -> Result:
+        """Take steps with a micro-batch."""
+        tokens, logits = [], []
+        for _ in range(steps):
+            found = self._step(group)
+            chosen = found.argmax(axis=-1)  # greedy: the likeliest token, the lowest id among equals
+            group.cached = group.cached + group.tokens.shape[1]
+            group.tokens = chosen[:, None]
+            group.step += 1
+            tokens.append(chosen)
+            if group.keep_logits:
+                logits.append(found.copy())
+        if group.phase == "prefill":
+            self._hand_over(group)
+        return Result(group.number, np.stack(tokens, axis=1), np.stack(logits, axis=1) if logits else None)
+
+    def _step(self, group: _Group) -> Array:
+        """The logits [rows, vocabulary] after one step, until the next."""
+        number, phase, wiring, executors = group.number, group.phase, group.wiring, group.executors
+        feeds = group.feeder.step(group.lengths, group.tokens)
+        for pool, names in wiring.feeds.items():
+            executors[pool].receive(number, names, [feeds[name] for name in names])
+        for index, hop in enumerate(wiring.lent):
+            self._send(group, -1 - index, hop)
+        for index, stage in enumerate(wiring.stages):
+            executors[stage.pool].run(number, group.step, phase, index)
+            for hop in wiring.hops[index]:
+                self._send(group, index, hop)
+        for pool in wiring.pools:
+            executors[pool].commit(number, wiring.kept_by(pool))
+        (value,) = executors[wiring.logits].values(number, (self._plan.logits,))
+        return group.rows.of(value)
+
+    def _send(self, group: _Group, index: int, hop: Hop) -> None:
+        """Let another executor have values; if it has them already, just count."""
+        tensors = group.executors[hop.source].values(group.number, hop.names)
+        known = group.sent.get((index, hop.target))
+        if known is None or not same(known[0], tensors):
+            known = group.sent[index, hop.target] = (tensors, sum(nbytes(value) for value in tensors))
+            group.executors[hop.target].receive(group.number, hop.names, tensors)
+        links = self._traffic.setdefault(group.addresses[hop.source], {})
+        links.setdefault(hop.target, Traffic()).add(len(tensors), known[1])
+        if self._traced:
+            now = perf_counter_ns()
+            carried = Carried(hop.source, group.number, group.step, index, now, now, known[1])
+            self._carried.setdefault(group.addresses[hop.target], []).append(carried)
+
+    def _hand_over(self, group: _Group) -> None:
+        """Give the states to the executors that go on with them, and forget the rest of prefill."""
+        before, after = self.wirings["prefill"].keepers, self.wirings["decode"].keepers
+        held: dict[str, dict[str, OrtValue]] = {pool: {} for pool in group.executors}
+        for past, pool in after.items():
+            (held[pool][past],) = group.executors[before[past]].values(group.number, (past,))
+        for pool, states in held.items():
+            executor = group.executors[pool]
+            executor.end(group.number)
+            executor.receive(group.number, tuple(states), tuple(states.values()))

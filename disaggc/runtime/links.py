@@ -1,0 +1,172 @@
+"""Messages between processes: over the rings of the arena, with bells for those that sleep."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from disaggc.errors import ExecutorError
+from disaggc.runtime.arena import Layout
+from disaggc.runtime.bell import Bell
+from disaggc.runtime.framing import Packer, Unpacker
+from disaggc.runtime.messages import DRIVER, Address, Message
+from disaggc.runtime.ring import Ring
+from disaggc.runtime.tensors import Array
+
+_REST = struct.Struct("<Q")
+"""In front of each record: how many bytes of the message are still to come."""
+_STALL_S = 100e-6
+
+
+class EpochOverError(ExecutorError):
+    """Somebody was lost: what is being sent matters no more."""
+
+
+@dataclass(slots=True)
+class _Way:
+    """One direction to or from a peer."""
+
+    ring: Ring
+    packer: Packer
+    unpacker: Unpacker
+    message: memoryview | None = None
+    filled: int = 0
+
+
+class Links:
+    """One process's ends of its rings."""
+
+    def __init__(
+        self,
+        own: Address,
+        layout: Layout,
+        memory: Array,
+        bells: Mapping[Address, Bell],
+        reuse: Callable[[int, int], bool],
+        stalled: Callable[[], None],
+    ) -> None:
+        """Look at the rings.
+
+        Args:
+            own: Whose ends these are.
+            layout: Where the rings lie.
+            memory: The arena.
+            bells: Everybody's.
+            reuse: Whether the tensors of the step before may be overwritten, by group and step.
+            stalled: Called again and again while a ring is full; may raise ``EpochOverError``.
+        """
+        self._own = own
+        self._stalled = stalled
+        self._bells = bells
+        self._signs = {address: layout.signs(memory, address) for address in (DRIVER, *layout.addresses)}
+        ways = {
+            pair: _Way(layout.ring(memory, *pair), Packer(), Unpacker(reuse))
+            for pair in layout.pairs
+            if own in pair
+        }
+        self._out = {target: way for (source, target), way in ways.items() if source == own}
+        self._in = tuple((source, way) for (source, target), way in ways.items() if target == own)
+        self._early: deque[tuple[Address, Message]] = deque()
+
+    def send(self, target: Address, message: Message) -> None:
+        """Write a message for another process, and wake it.
+
+        Raises:
+            EpochOverError: It does not read, and it was noticed.
+        """
+        way = self._out[target]
+        size = way.packer.size(message)
+        if _REST.size + size <= way.ring.largest:
+            room = self._room(way.ring, _REST.size + size)
+            _REST.pack_into(room, 0, 0)
+            way.packer.write(message, room[_REST.size :])
+            way.ring.publish()
+        else:
+            self._send_in_pieces(target, way, message, size)
+        self._bells[target].ring(self._signs[target])
+
+    def poll(self) -> Iterator[tuple[Address, Message]]:
+        """The messages that have arrived, those of one sender in order, whatever is sent meanwhile."""
+        while (found := self._early.popleft() if self._early else self._arrived()) is not None:
+            yield found
+
+    def has_any(self) -> bool:
+        """Whether a message has arrived."""
+        return bool(self._early) or any(way.ring.has_record() for _, way in self._in)
+
+    def forget(self, group: int) -> None:
+        """A micro-batch is over."""
+        for way in self._out.values():
+            way.packer.forget(group)
+        for _, way in self._in:
+            way.unpacker.forget(group)
+
+    def restart(self) -> None:
+        """Begin anew, after the rings were cleared."""
+        self._early.clear()
+        for way in (*self._out.values(), *(way for _, way in self._in)):
+            way.ring.restart()
+            way.message = None
+
+    def clear(self) -> None:
+        """Empty this end's rings; nobody may use them meanwhile."""
+        for way in (*self._out.values(), *(way for _, way in self._in)):
+            way.ring.clear()
+        self.restart()
+
+    def _room(self, ring: Ring, size: int) -> memoryview:
+        """Room in a ring; while there is none, messages are taken in, so that nobody waits for us."""
+        while (room := ring.reserve(size)) is None:
+            self._stalled()
+            while (found := self._arrived()) is not None:
+                self._early.append(found)
+            time.sleep(_STALL_S)
+        return room
+
+    def _arrived(self) -> tuple[Address, Message] | None:
+        """The next message in the rings."""
+        for source, way in self._in:
+            message = _next(way)
+            if message is not None:
+                return source, message
+        return None
+
+    def _send_in_pieces(self, target: Address, way: _Way, message: Message, size: int) -> None:
+        whole = memoryview(bytearray(size))
+        way.packer.write(message, whole)
+        piece = way.ring.largest - _REST.size
+        for start in range(0, size, piece):
+            part = whole[start : start + piece]
+            room = self._room(way.ring, _REST.size + len(part))
+            _REST.pack_into(room, 0, size - start - len(part))
+            room[_REST.size :] = part
+            way.ring.publish()
+            self._bells[target].ring(self._signs[target])
+
+
+def _next(way: _Way) -> Message | None:
+    """The next whole message on its way, if it is here."""
+    while (record := way.ring.peek()) is not None:
+        (rest,) = _REST.unpack_from(record)
+        message = _assemble(way, record[_REST.size :], rest)
+        way.ring.release()
+        if message is not None:
+            return message
+    return None
+
+
+def _assemble(way: _Way, part: memoryview, rest: int) -> Message | None:
+    """The message that this part of it completes, if it does."""
+    if way.message is None and rest == 0:
+        return way.unpacker.read(part)
+    if way.message is None:
+        way.message, way.filled = memoryview(bytearray(len(part) + rest)), 0
+    way.message[way.filled : way.filled + len(part)] = part
+    way.filled += len(part)
+    if rest:
+        return None
+    whole, way.message = way.message, None
+    return way.unpacker.read(whole)

@@ -1,0 +1,95 @@
+"""A byte ring in shared memory, from one process to one other: records in, records out, in order.
+
+Two counters, a cache line apart, say how many bytes were ever written and read; each has one writer.
+A record never wraps: where it does not fit before the end, a mark sends the reader to the start.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from disaggc.runtime.tensors import Array
+
+CONTROL_BYTES = 128
+_WRITTEN, _READ = 0, 8  # 64-bit words, 64 bytes apart
+_PREFIX = 8
+_SKIP = (1 << 64) - 1
+
+_lock = threading.Lock()
+
+
+def fence() -> None:
+    """Order memory accesses before this against those after it: a lock is a full barrier."""
+    with _lock:
+        pass
+
+
+class Ring:
+    """Both ends of a ring; a process uses one of them."""
+
+    def __init__(self, memory: Array) -> None:
+        """Look at a ring that lies in ``memory`` (uint8); all zeros is an empty one."""
+        self._counters = memory[:CONTROL_BYTES].data.cast("Q")
+        self._data = memory[CONTROL_BYTES:].data
+        self._words = self._data.cast("Q")
+        self._size = len(self._data)
+        self._position = self._counters[_WRITTEN]
+        self._taken = self._counters[_READ]
+        self.largest = self._size // 4 - _PREFIX
+        """Bytes of the largest record."""
+
+    def clear(self) -> None:
+        """Empty it; nobody may be at either end meanwhile."""
+        self._counters[_WRITTEN] = self._counters[_READ] = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Take the counters as they are, after somebody cleared the ring."""
+        self._position = self._counters[_WRITTEN]
+        self._taken = self._counters[_READ]
+
+    def reserve(self, size: int) -> memoryview | None:
+        """Room for a record of ``size`` bytes, not larger than ``largest``; None if it is full."""
+        needed = _PREFIX + _aligned(size)
+        offset = self._position % self._size
+        skipped = self._size - offset if offset + needed > self._size else 0
+        free = self._size - (self._position - self._counters[_READ])
+        if free < skipped + needed:
+            return None
+        if skipped:
+            self._words[offset // 8] = _SKIP
+            self._position += skipped
+            offset = 0
+        self._words[offset // 8] = size
+        self._position += needed
+        return self._data[offset + _PREFIX : offset + _PREFIX + size]
+
+    def publish(self) -> None:
+        """Let the reader see what was reserved and filled."""
+        fence()
+        self._counters[_WRITTEN] = self._position
+
+    def has_record(self) -> bool:
+        """Whether there is something to read."""
+        return self._counters[_WRITTEN] != self._taken
+
+    def peek(self) -> memoryview | None:
+        """The next record, until ``release``; None if there is none."""
+        if self._counters[_WRITTEN] == self._taken:
+            return None
+        fence()
+        offset = self._taken % self._size
+        size = self._words[offset // 8]
+        if size == _SKIP:
+            self._taken += self._size - offset
+            offset, size = 0, self._words[0]
+        self._taken += _PREFIX + _aligned(size)
+        return self._data[offset + _PREFIX : offset + _PREFIX + size]
+
+    def release(self) -> None:
+        """Give the room of all records that were read back to the writer."""
+        self._counters[_READ] = self._taken
+
+
+def _aligned(size: int) -> int:
+    return (size + 7) // 8 * 8

@@ -1,0 +1,257 @@
+"""The process of one executor: ``python -m disaggc.runtime.worker``, started by ``processes`` alone.
+
+It gets open descriptors and nothing else: a socket for commands, the shared memory, bells, and a
+lifeline, a pipe that ends when the driver does, whatever ended it. Then so does this process.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from time import perf_counter_ns
+
+from disaggc.errors import DisaggcError, ExecutorError
+from disaggc.plans import Plan, parse_plan
+from disaggc.records import structure
+from disaggc.runtime.actor import Actor
+from disaggc.runtime.arena import ASLEEP, BEATS, COMMANDS, EPOCH, GROUP, WORK, Layout, attach
+from disaggc.runtime.bell import Bell, wait_readable
+from disaggc.runtime.channel import Channel, ClosedError
+from disaggc.runtime.commands import (
+    Broken,
+    Close,
+    Command,
+    Connect,
+    Failed,
+    Form,
+    More,
+    Open,
+    Opened,
+    Prefill,
+    Report,
+    Reset,
+    Resume,
+    Stop,
+    WasReset,
+)
+from disaggc.runtime.executor import Executor
+from disaggc.runtime.handles import Handles, addresses_of
+from disaggc.runtime.links import EpochOverError, Links
+from disaggc.runtime.messages import DRIVER, Address, Message
+from disaggc.runtime.ring import fence
+from disaggc.runtime.sessions import StageOpener
+from disaggc.runtime.threads import threads_in_effect
+from disaggc.runtime.weights import check_weights, read_table
+from disaggc.runtime.wiring import phase_of
+
+NAP_S = 0.5
+"""Longest sleep; an idle process shows that it lives at least as often."""
+
+
+def main() -> None:
+    """Serve until told to stop, or until the driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to deal with
+    handles = structure(json.loads(sys.stdin.readline()), Handles, "handles", ExecutorError)
+    threading.Thread(target=_die_with, args=(handles.lifeline,), daemon=True).start()
+    channel = Channel(socket.socket(fileno=handles.control))
+    try:
+        Worker(channel, handles).serve()
+    except ClosedError:
+        return
+    except DisaggcError as error:
+        with suppress(ClosedError):
+            channel.send(Broken(type(error).__name__, str(error)))
+
+
+def _die_with(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os._exit(1)
+
+
+class Worker:
+    """An executor's process."""
+
+    def __init__(self, channel: Channel, handles: Handles) -> None:
+        """Wait to be told who this is, and open the stages.
+
+        Raises:
+            ClosedError: The driver is gone.
+            DisaggcError: The plan, or its weights, are not as they should be.
+        """
+        self._channel = channel
+        order = self._first()
+        if not hmac.compare_digest(order.secret, handles.secret):
+            raise ExecutorError("Somebody else than its driver talks to this process.")
+        own = Address(order.pool, order.instance)
+        layout = Layout(addresses_of(order.instances))
+        memory = attach(handles.arena, layout)
+        self._spin_ns = order.spin_us * 1000
+        self._threads = order.threads
+        self._signs = layout.signs(memory, own)
+        self._driver = layout.signs(memory, DRIVER)
+        self._epoch = self._driver[EPOCH]
+        self._obeyed = 1
+        self._is_stopped = False
+        self._is_paused = False
+        bells = {
+            address: Bell(-1, end)
+            for address, end in zip((DRIVER, *layout.addresses), handles.bells, strict=True)
+        }
+        self._bell = Bell(handles.own_bell, bells[own].writing)
+        plan = parse_plan(order.plan.encode(), "the driver's plan")
+        executor = Executor(own.pool, plan, _opener(plan, order), order.traced)
+        self._links = Links(own, layout, memory, bells, self._is_current, self._stalled)
+        self._actor = Actor(own, plan, executor, self)
+        self._actor.now = self._now
+        self._actor.carried = [] if order.traced else None
+        self._tell(Opened(order.secret, self._actor.ports()))
+
+    # the actor's endpoint ------------------------------------------------------------------------
+
+    def send(self, target: Address, message: Message) -> None:
+        """Bring a message to another executor or the driver."""
+        self._links.send(target, message)
+
+    def tell(self, command: Failed) -> None:
+        """Tell the driver of a failure."""
+        self._tell(command)
+
+    def forget(self, group: int) -> None:
+        """A micro-batch is over."""
+        self._links.forget(group)
+
+    # rounds --------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Act until told to stop.
+
+        Raises:
+            ClosedError: The driver is gone.
+        """
+        while not self._is_stopped:
+            self._signs[BEATS] += 1
+            try:
+                if self._is_paused:
+                    self._listen()
+                elif self._round():
+                    self._signs[WORK] += 1
+                else:
+                    self._idle()
+            except EpochOverError:
+                self._is_paused = True
+
+    def _round(self) -> bool:
+        """Whether there was anything to do."""
+        busy = self._signs[COMMANDS] != self._obeyed and self._obey()
+        if self._is_paused or self._is_stopped:
+            return True
+        for source, message in self._links.poll():
+            self._actor.receive(source, message)
+            busy = True
+        return self._actor.work() or busy
+
+    def _idle(self) -> None:
+        """Look again and again for a while, then sleep until somebody rings.
+
+        Between two looks whoever else wants the core may have it.
+        """
+        self._signs[GROUP] = 0
+        end = perf_counter_ns() + self._spin_ns
+        while perf_counter_ns() < end:
+            if self._is_wanted():
+                return
+            os.sched_yield()
+        self._signs[ASLEEP] = 1
+        fence()
+        if not self._is_wanted():
+            wait_readable((self._bell.reading, self._channel.fileno()), NAP_S)
+        self._signs[ASLEEP] = 0
+        self._bell.silence()
+
+    def _is_wanted(self) -> bool:
+        return self._links.has_any() or self._signs[COMMANDS] != self._obeyed
+
+    def _is_current(self, group: int, step: int) -> bool:
+        return self._actor.is_current(group, step)
+
+    def _stalled(self) -> None:
+        """While somebody does not read: we live, but is it still worth waiting?"""
+        self._signs[BEATS] += 1
+        if self._driver[EPOCH] != self._epoch:
+            raise EpochOverError("An executor was lost.")
+
+    def _now(self, group: int) -> None:
+        self._signs[GROUP] = group
+        self._signs[BEATS] += 1
+
+    # commands ------------------------------------------------------------------------------------
+
+    def _first(self) -> Open:
+        while True:
+            wait_readable((self._channel.fileno(),), NAP_S)
+            for command in self._channel.receive():
+                if not isinstance(command, Open):
+                    raise ExecutorError(f"An executor was told '{type(command).__name__}' before 'Open'.")
+                return command
+
+    def _listen(self) -> None:
+        """Keep off the rings; do nothing but listen to the driver."""
+        wait_readable((self._channel.fileno(),), NAP_S)
+        self._obey()
+
+    def _obey(self) -> bool:
+        """Carry out what has been sent; whether there was anything."""
+        before = self._obeyed
+        for command in self._channel.receive():
+            self._obeyed += 1
+            self._carry_out(command)
+        return self._obeyed != before
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Prefill() | Form() | More() | Close():
+                self._actor.command(command)
+            case Connect():
+                self._actor.connect(command.stages)
+            case Report():
+                self._tell(self._actor.report(threads_in_effect(self._threads)))
+            case Reset():
+                self._actor.reset()
+                self._epoch = command.epoch
+                self._is_paused = True
+                self._tell(WasReset(command.epoch))
+            case Resume():
+                self._links.restart()
+                self._epoch = command.epoch
+                self._is_paused = False
+            case Stop():
+                self._is_stopped = True
+            case _:
+                raise ExecutorError(f"An executor was told '{type(command).__name__}', which is not for it.")
+
+    def _tell(self, command: Command) -> None:
+        """Say something to the driver, which listens whatever else it does."""
+        self._channel.send(command)
+        while not self._channel.flush():
+            self._stalled()
+            wait_readable((self._channel.fileno(),), 1e-3)
+
+
+def _opener(plan: Plan, order: Open) -> StageOpener:
+    """What opens stages, after the checks that the driver has made, too."""
+    folder, model_folder = Path(order.folder), Path(order.model_folder)
+    stages = (*phase_of(plan, "prefill").stages, *phase_of(plan, "decode").stages)
+    parts = {stage.subgraph for stage in stages if stage.pool == order.pool}
+    check_weights(read_table(folder), parts, model_folder)
+    return StageOpener(folder, model_folder, order.threads, plan.files)
+
+
+if __name__ == "__main__":
+    main()

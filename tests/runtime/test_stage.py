@@ -1,0 +1,61 @@
+"""Outputs that keep their buffers, and what happens when their shape changes after all."""
+
+from collections.abc import MutableMapping
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from disaggc.runtime.engine import InferenceSession, OrtValue, Session, SessionOptions
+from disaggc.runtime.stage import BoundStage
+from disaggc.runtime.tensors import wrap
+
+
+def session() -> Session:
+    """y = 2 x, and z, the places where x is not zero, whose number depends on the data."""
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["y"]),
+        helper.make_node("NonZero", ["x"], ["z"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None])
+    z = helper.make_tensor_value_info("z", TensorProto.INT64, [1, None])
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y, z]), opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+    )
+    onnx.checker.check_model(model)
+    options = SessionOptions()
+    options.log_severity_level = 4
+    opened: Session = InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return opened
+
+
+def step(stage: BoundStage, values: MutableMapping[str, OrtValue], x: list[float]) -> bool:
+    values["x"] = wrap(np.array(x, np.float32))
+    moved = stage.run(values)
+    np.testing.assert_array_equal(values["y"].numpy(), 2 * np.array(x, np.float32))
+    np.testing.assert_array_equal(values["z"].numpy(), [np.flatnonzero(x)])
+    return moved
+
+
+def test_an_output_of_unchanged_shape_keeps_its_buffer() -> None:
+    stage, values = BoundStage(session(), {}, (), observed=("y", "z")), dict[str, OrtValue]()
+    assert step(stage, values, [1, 0, 2])
+    assert step(stage, values, [0, 3, 4])
+    kept = values["y"], values["z"]
+    assert not step(stage, values, [5, 6, 0])
+    assert (values["y"], values["z"]) == kept
+
+
+@pytest.mark.parametrize("other", [[1, 2, 3], [0, 0, 0], [1, 0, 0]])
+def test_an_observed_shape_that_changes_after_all_is_right_from_then_on(other: list[float]) -> None:
+    stage, values = BoundStage(session(), {}, (), observed=("y", "z")), dict[str, OrtValue]()
+    for x in ([1, 0, 2], [0, 3, 4], [5, 6, 0], other, [7, 0, 8], [1, 1, 1], [0, 9, 0]):
+        step(stage, values, [float(number) for number in x])
+
+
+def test_only_what_may_settle_settles() -> None:
+    stage, values = BoundStage(session(), {}, ("y",)), dict[str, OrtValue]()
+    for x in ([1.0, 0.0], [0.0, 2.0], [0.0, 0.0], [3.0, 4.0]):
+        assert step(stage, values, x)
