@@ -582,7 +582,7 @@ def _one_more(options: argparse.Namespace, screen: report.Screen) -> int:
     load_library(options.library).system(system)  # refuses a name that nobody declared
     if options.job is not None:
         count = load_job(options.job).fleet.get(system, 0)
-        return _compared(options, (system, [float(count), float(count + 1)]), screen)
+        return _compared(options, (system, [float(count), float(count + 1)]), None, screen)
     count = report.fleet_counts(options.plan).get(system, 0)
     command = f"disaggc compare JOB.toml --with {system}={count},{count + 1}"
     if options.json:
@@ -685,11 +685,16 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _compare(options: argparse.Namespace, screen: report.Screen) -> int:
-    return _compared(options, _sweep(options.sweep), screen)
+    return _compared(options, _sweep(options.sweep), options.output, screen)
 
 
-def _compared(options: argparse.Namespace, sweep: tuple[str, list[float]], screen: report.Screen) -> int:
-    """The best plan of a job for each value of one input."""
+def _compared(
+    options: argparse.Namespace,
+    sweep: tuple[str, list[float]],
+    output: Path | None,
+    screen: report.Screen,
+) -> int:
+    """The best plan of a job for each value of one input, drawn into ``output`` if there is one."""
     from disaggc.compiler import Options, compare  # as in _inspect
 
     name, values = sweep
@@ -697,15 +702,15 @@ def _compared(options: argparse.Namespace, sweep: tuple[str, list[float]], scree
         settings = Options(library=options.library, tell=tell)
         found = compare(load_job(options.job), options.job.parent, name, values, settings)
     data = report.comparison_data(name, found)
-    if options.output is not None:
+    if output is not None:
         text = report.sweep_page(name, data["rows"], f"disaggc {__version__}")
-        report.write_page(text, options.output)
+        report.write_page(text, output)
     if options.json:
         screen.show_json(data)
     else:
         screen.show(*report.comparison(name, found))
-        if options.output is not None:
-            screen.say(f"Wrote {options.output}.")
+        if output is not None:
+            screen.say(f"Wrote {output}.")
     return 0 if any(row.best is not None for row in found) else 3
 
 
