@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from jobs import TINY, tiny_plan, write_job
 
-from disaggc import __version__, cli
+from disaggc import __version__
 from disaggc.cli import main
 from disaggc.runtime import Comparison, verify
 
@@ -249,6 +249,6 @@ def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) ->
     def broken(_: Path) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "is_fleet", broken)
+    monkeypatch.setattr(explain, "is_fleet", broken)
     with pytest.raises(ZeroDivisionError):
         main(["explain", "anything"])

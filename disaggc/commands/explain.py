@@ -1,0 +1,119 @@
+"""disaggc explain: why a plan is as it is; disaggc targets: the declared machines."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from disaggc import report
+from disaggc.commands.arguments import Commands, add_command, add_library, warn
+from disaggc.commands.compare import compared
+from disaggc.errors import PlanError
+from disaggc.plans import (
+    Plan,
+    dump_plan,
+    is_fleet,
+    load_job,
+    open_fleet,
+    open_plan,
+)
+from disaggc.targets import load_library
+
+
+def add_explain(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands, "explain", "say why a plan is as it is: memory, stages, alternatives, rejections"
+    )
+    parser.add_argument("plan", type=Path, metavar="DIR", help="plan folder")
+    parser.add_argument("--why", metavar="PART", help="why it is where it is: attention, ffn, or a role")
+    parser.add_argument("--why-not", metavar="MODE", help="afd, pd, colocated, or (part of) a mode's name")
+    parser.add_argument("--what-binds", action="store_true", help="what limits it, and what room there is")
+    parser.add_argument("--one-more", metavar="SYSTEM", help="what one more of it would bring (with --job)")
+    parser.add_argument("--job", type=Path, metavar="JOB.toml", help="the job, for --one-more")
+    parser.add_argument("--json", action="store_true", help="print plan.json, or the answers")
+    add_library(parser)
+    parser.set_defaults(run=_explain)
+
+
+def _explain(options: argparse.Namespace, screen: report.Screen) -> int:
+    if is_fleet(options.plan):
+        return _explain_fleet(options, screen)
+    plan: Plan = open_plan(options.plan)
+    if options.one_more:
+        return _one_more(options, screen)
+    answers = _answers(options, plan)
+    if answers and options.json:
+        screen.show_json({"answers": answers})
+        return 0
+    if answers:
+        screen.show(*(report.wrapped(sentence) for found in answers.values() for sentence in found))
+        return 0
+    if options.json:
+        sys.stdout.write(dump_plan(plan).decode())
+        return 0
+    screen.show(*report.explain(plan))
+    warn(screen, plan.warnings)
+    return 0
+
+
+def _explain_fleet(options: argparse.Namespace, screen: report.Screen) -> int:
+    """A fleet tells all of itself; questions are asked of its deployments."""
+    plan = open_fleet(options.plan)
+    if options.why or options.why_not or options.what_binds or options.one_more:
+        folders = ", ".join(f"{options.plan}/{r.plan}" for r in plan.replicas if r.plan)
+        raise PlanError(f"'{options.plan}' is the plan of a fleet. Ask one of its deployments: {folders}.")
+    if options.json:
+        sys.stdout.write(dump_plan(plan).decode())
+        return 0
+    screen.show(*report.fleet_explain(plan))
+    warn(screen, plan.warnings)
+    return 0
+
+
+def _answers(options: argparse.Namespace, plan: Plan) -> dict[str, list[str]]:
+    """Question to sentences, for each that was asked."""
+    found: dict[str, list[str]] = {}
+    if options.why:
+        found[f"why {options.why}"] = report.why(plan, options.why)
+    if options.why_not:
+        found[f"why not {options.why_not}"] = report.why_not(plan, options.why_not)
+    if options.what_binds:
+        found["what binds"] = report.what_binds(plan)
+    return found
+
+
+def _one_more(options: argparse.Namespace, screen: report.Screen) -> int:
+    """Only the compiler can tell: run it where the job is given, else say how."""
+    system = options.one_more
+    load_library(options.library).system(system)  # refuses a name that nobody declared
+    if options.job is not None:
+        count = load_job(options.job).fleet.get(system, 0)
+        return compared(options, (system, [float(count), float(count + 1)]), None, screen)
+    count = report.fleet_counts(options.plan).get(system, 0)
+    command = f"disaggc compare JOB.toml --with {system}={count},{count + 1}"
+    if options.json:
+        screen.show_json({"command": command})
+    else:
+        screen.say(f"That takes the compiler: {command}, or add --job JOB.toml here.")
+    return 0
+
+
+def add_targets(commands: Commands) -> None:
+    """Add the command to the parser."""
+    parser = add_command(commands, "targets", "list the declared machines, or show one with its sources")
+    parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    add_library(parser)
+    parser.set_defaults(run=_targets)
+
+
+def _targets(options: argparse.Namespace, screen: report.Screen) -> int:
+    library = load_library(options.library)
+    system = library.system(options.name) if options.name is not None else None
+    if options.json:
+        screen.show_json(report.systems_data(library) if system is None else report.system_data(system))
+    else:
+        screen.show(report.systems_table(library) if system is None else report.system_table(system))
+    return 0
