@@ -17,11 +17,11 @@ from disaggc.commands import (
     compiling,
     completion,
     diff,
-    draw,
     emit,
     explain,
     importing,
     inspect,
+    reporting,
     run,
 )
 from disaggc.errors import DisaggcError, nearest
@@ -36,7 +36,7 @@ COMMANDS = (
     importing.add_import,
     compare.add_compare,
     emit.add_emit,
-    draw.add_report,
+    reporting.add_report,
     diff.add_diff,
 )
 """What adds each command, in the order that help lists them."""
