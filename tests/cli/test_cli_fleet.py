@@ -95,7 +95,7 @@ def test_a_fleet_where_one_plan_is_wanted_names_its_deployments(
 ) -> None:
     assert main(["run", str(fleet), "--prompt-ids", "1,2"]) == 1
     told = capsys.readouterr().err.replace("\n", " ")
-    assert "is the plan of a fleet. Name one of its deployments:" in told
+    assert "is the plan of a whole fleet. Run one of its deployments:" in told
     assert "deployments/fast-1" in told
 
 

@@ -14,6 +14,7 @@ from jobs import TINY, tiny_plan, write_job
 
 from disaggc import __version__
 from disaggc.cli import main
+from disaggc.commands import explain
 from disaggc.runtime import Comparison, verify
 
 COMMANDS = (
