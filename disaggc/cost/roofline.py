@@ -58,6 +58,9 @@ class Group:
     spilled_experts: float = 0.0
     spilled_cache: float = 0.0
 
+    def __post_init__(self) -> None:
+        assert not self.reserved or self.devices <= self.reserved, "a group uses what is set aside"
+
     @property
     def device(self) -> Device:
         """What each of them is."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fleets import HBM, LOAD, SRAM, small_wanted, tier
-from made import FP8, decoder, rack
+from made import FP8, decoder, rack, scaled
 
 from disaggc.cost import Group
 from disaggc.ir import Role, Routing
@@ -70,7 +70,11 @@ def test_replicas_of_nested_sizes_fit_exactly_if_the_sums_do() -> None:
         assert packs(system, 2, replicas) == _fits(12, 2, items), replicas
 
 
-@pytest.mark.parametrize("system", [HBM, SRAM, RDU], ids=lambda s: s.name)
+WIDE = replace(SRAM, scale_up_devices=scaled(SRAM.scale_up_devices, 4.0))
+"""Racks whose scale-up domain spans four of them."""
+
+
+@pytest.mark.parametrize("system", [HBM, SRAM, RDU, WIDE], ids=["hbm", "sram", "rdu", "wide sram"])
 def test_a_shape_uses_no_more_devices_than_are_set_aside(system: System) -> None:
     for size in sizes_of(system, 3):
         groups = list(groups_in(system, size, 8))

@@ -84,7 +84,8 @@ def groups_in(system: System, size: int, layers: int) -> Iterator[Group]:
     widest = min(size, system.domain, WIDEST.get(system.device.kind, COMMON_WIDEST))
     degrees = [2**e for e in range(MOST_DEGREES) if 2**e <= widest]
     for tp in degrees:
-        copies = size // tp if size <= system.devices else count * max(1, system.devices // tp)
+        apart = tp <= system.devices < size
+        copies = count * (system.devices // tp) if apart else size // tp
         if system.device.kind in PIPELINED:
             yield Group(system, count, tp, 1, min(copies, layers), size)
         else:

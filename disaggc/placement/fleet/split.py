@@ -20,6 +20,8 @@ from disaggc.placement.pricing import PREFILL_CHUNK, link_between
 from disaggc.targets import System
 
 FLYING = np.array(MICRO_BATCHES, dtype=np.float64)
+ROUNDING = 1e-9
+"""Share by which what just fits may seem not to."""
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
@@ -203,20 +205,39 @@ class Splits:
     def most(self) -> Index:
         """The index of the most requests that fit and meet the tier; -1 where not even the fewest do."""
         slowest = self.limits.tpot_s or np.inf
-
-        def good(at: Index) -> Mask:
-            return self.fits(at) & (self.steps(at) <= slowest)
-
-        shape = (len(self.away.groups), self.away.weights.shape[1], len(FLYING))
-        low, high = np.full(shape, -1, np.intp), np.full(shape, len(self.requests), np.intp)
-        first = np.zeros(shape, dtype=np.intp)
-        high = np.where(good(first), high, 0)
-        low = np.where(high > 0, 0, low)
+        roomiest = self._roomiest()
+        first = self.steps(np.zeros_like(roomiest)) <= slowest
+        low = np.where(first & (roomiest >= 0), 0, -1)
+        high = np.where(low == 0, roomiest + 1, 0)
         while (high - low > 1).any():
-            middle = (low + high) // 2
-            fine = good(np.maximum(middle, 0))
-            low, high = np.where(fine, np.maximum(middle, 0), low), np.where(fine, high, middle)
+            middle = np.maximum((low + high) // 2, 0)
+            fine = self.steps(middle) <= slowest
+            low, high = np.where(fine & (low >= 0), middle, low), np.where(fine, high, middle)
+            high = np.where(low < 0, 0, high)
         return low
+
+    def _roomiest(self) -> Index:
+        """The index of the most requests that both memories hold; -1 where they hold none."""
+        mine = self._holds(self.home) / FLYING
+        theirs = np.floor(self._holds(self.away) / FLYING) * self.away.replicas[:, None, None]
+        most = np.minimum(mine, theirs / self.group.dp)
+        at = np.searchsorted(self.requests, np.floor(most * (1 + ROUNDING)), side="right") - 1
+        fits = self.fits(np.maximum(at, 0))
+        return np.where(fits, at, np.where(at > 0, at - 1, -1))
+
+    def _holds(self, side: Side) -> Array:
+        """(shape, cut, 1): requests in flight that fit one replica of a side; negative for none."""
+        load, chunk = self.load, min(self.load.input_tokens, PREFILL_CHUNK)
+        each, live = side.cache + load.step_tokens * side.logits, side.live[:, None]
+        left = side.usable[:, None] - side.weights
+        with np.errstate(divide="ignore", invalid="ignore"):
+            few = np.where(each > 0, (left - live * chunk) / each, np.inf)
+            many = left / (each + live * load.step_tokens)
+            slow = (side.slow_usable[:, None] - side.slow_weights) / side.slow_cache
+        knee = chunk / load.step_tokens
+        found = np.where(few <= knee, few, np.maximum(many, knee))
+        found = np.where(side.slow_cache > 0, np.minimum(found, slow), found)
+        return np.where(left >= live * chunk, found, -1.0)[..., None]
 
     def offer(self, book: Book) -> None:
         """Add the best of each size of the feed-forward side, where it can be better than what is known."""
