@@ -27,8 +27,8 @@ MODES = {
 FLEETS = {
     "vr_nvl72": {"vr-nvl72": 1},
     "vr_lpx1": {"vr-nvl72": 1},
-    "vr_lpx2": {"vr-nvl72": 1, "groq3-lpx": 2},
-    "vr_lpx5": {"vr-nvl72": 1, "groq3-lpx": 2},
+    "vr_lpx2": {"vr-nvl72": 1},
+    "vr_lpx5": {"vr-nvl72": 1, "groq3-lpx": 3},
     "vr_lpx8": {"vr-nvl72": 1, "groq3-lpx": 8},
     "intel_sambanova_h200": {"h200-x8": 2, "sn50-rack": 3},
     "gaudi3_sn50": {"gaudi3-x8": 4, "sn50-rack": 2},

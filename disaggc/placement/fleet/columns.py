@@ -57,7 +57,7 @@ class Tally:
     Attributes:
         unfit: Why none could be priced at all; '' where they were.
         considered: Patterns priced: shapes x cuts x micro-batches x batches.
-        fits: Those of them whose least batch fits its memories.
+        fits: Those of them that serve the tier or, where none does, whose least batch fits its memories.
         short_bytes: The least that any lacked on one device, where none fits.
         needed_bytes, usable_bytes: What that one needed and had.
         fastest_token_s: Seconds a token of one request alone, where any fits.
@@ -100,16 +100,21 @@ class Book:
 
     columns: dict[tuple[int, str, str, Uses], Column] = field(default_factory=dict)
     tallies: dict[tuple[int, str], Tally] = field(default_factory=dict)
+    alone: dict[tuple[int, str, str], dict[int, float]] = field(default_factory=dict)
 
     def tally(self, tier: int, mode: str) -> Tally:
         """The tally of a mode."""
         return self.tallies.setdefault((tier, mode), Tally())
 
     def best(self, tier: int, form: str, home: str, uses: Uses) -> float:
-        """The most requests per second that is known with these devices, or with home's among them alone."""
-        alone = tuple((name, devices) for name, devices in uses if name == home)
-        known = (self.columns.get((tier, form, home, u)) for u in (uses, alone))
-        return max((c.requests_per_s for c in known if c is not None), default=0.0)
+        """The most requests per second that is known with these devices, or with home's among them alone.
+
+        Alone they may also be so many replicas of a smaller size.
+        """
+        known = self.columns.get((tier, form, home, uses))
+        devices = dict(uses)[home]
+        alone = (devices // size * rate for size, rate in self.alone.get((tier, form, home), {}).items())
+        return max(0.0 if known is None else known.requests_per_s, max(alone, default=0.0))
 
     def offer(self, column: Column) -> None:
         """Keep a column if it is the best of its kind so far."""
@@ -117,6 +122,8 @@ class Book:
         known = self.columns.get(key)
         if known is None or column.requests_per_s > known.requests_per_s:
             self.columns[key] = column
+            if len(column.uses) == 1 and column.uses[0][0] == column.home:
+                self.alone.setdefault(key[:3], {})[column.uses[0][1]] = column.requests_per_s
         self.tally(column.tier, column.mode).offer(column)
 
     @property

@@ -260,10 +260,11 @@ class Splits:
         return split_mode(self.group.system, self.away.groups[0].system)
 
     def _offer_all(self, book: Book, tally: Tally) -> None:
-        self._note_first(tally)
         most = self.most()
         if (most < 0).all():
+            self._note_first(tally)
             return
+        tally.fits += int((most >= 0).sum())
         at = np.maximum(most, 0)
         step, in_flight = self.steps(at), self.requests[at] * self.group.dp * FLYING
         rates = np.where(most >= 0, in_flight / (step * self.load.steps), 0.0)
@@ -272,7 +273,9 @@ class Splits:
             book.offer(self._column(rates, step, at, chosen))
 
     def _note_first(self, tally: Tally) -> None:
-        """What becomes of the fewest requests: the fastest token, or what memory lacks."""
+        """What becomes of the fewest requests, where nothing serves yet: the fastest token, or what lacks."""
+        if tally.best is not None:
+            return
         first = np.zeros((len(self.away.groups), self.away.weights.shape[1], len(FLYING)), dtype=np.intp)
         fit = self.fits(first)
         tally.fits += int(fit.sum()) * len(self.requests)
