@@ -197,5 +197,25 @@ def test_a_tier_that_no_pattern_serves_is_told_why() -> None:
     tiers = (tier("calm", 1.0), tier("rush", 1.0, 1.0, speed=50_000.0))
     with pytest.raises(InfeasiblePlanError) as caught:
         decide_fleet(small_wanted(((HBM, 1),), tiers), Wish("throughput"))
-    assert "No pattern serves rush:" in str(caught.value)
-    assert "too slow" in str(caught.value)
+    text = str(caught.value)
+    assert "No pattern serves rush:" in text and "too slow" in text
+    cure = next(
+        line for line in text.splitlines() if line.strip().startswith("rush: tokens_per_s_per_user = ")
+    )
+    speed = float(cure.split(" = ")[1].split(" ")[0])
+    eased = (tiers[0], tier("rush", 1.0, 1.0, speed=speed))
+    found = decide_fleet(small_wanted(((HBM, 1),), eased), Wish("throughput"))
+    assert found.choice.audit.served[1] == pytest.approx(1.0)
+
+
+def test_open_tiers_that_nothing_serves_are_told_why_and_what_would_help() -> None:
+    with pytest.raises(InfeasiblePlanError) as caught:
+        decide_fleet(small_wanted(((HBM, 1),), (tier("rush", 1.0, speed=50_000.0),)), Wish("throughput"))
+    assert "rush: tokens_per_s_per_user = " in str(caught.value)
+
+
+def test_replicas_of_a_present_plan_that_serve_nobody_any_more_are_told() -> None:
+    wanted = small_wanted(((HBM, 1),), (tier("calm", 1.0, 1.0),))
+    gone = ("calm", "whole", "groq3-lpx", (("groq3-lpx", 4),))
+    found = decide_fleet(wanted, Wish("throughput", present={gone: 3}))
+    assert [(m.before, m.after, m.worth) for m in found.moved if m.signature == gone] == [(3, 0, None)]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from disaggc.placement.fleet.columns import undominated
+from disaggc.placement.fleet.columns import Book, undominated
 from disaggc.placement.fleet.demand import Budget, Demand, Fleet, Wanted
 from disaggc.placement.fleet.master import Market, Master, Worth
 from disaggc.placement.fleet.space import Space
@@ -101,7 +101,32 @@ def cures(
             found += _more_systems(wanted, fact.index)
         else:
             found += _larger_budget(market, fact.kind)
+    if [fact.kind for fact in conflict] == ["demand"]:  # no number of the present systems serves it
+        for k, (system, _) in enumerate(wanted.fleet):
+            tell(f"what would help: more {system.name}")
+            found += _more_systems(wanted, k)
     return found
+
+
+def slower(
+    wanted: Wanted, book: Book, tier: int, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[str]:
+    """The fastest rate at which a tier that no pattern serves can be served, if that alone helps."""
+    demand = wanted.tiers[tier]
+    fastest_s = min(t.fastest_token_s for (of, _), t in book.tallies.items() if of == tier)
+    speed = math.floor(1 / fastest_s) if math.isfinite(fastest_s) else 0
+    if not 0 < speed < demand.tokens_per_s_per_user:
+        return
+    tell(f"what would help: {demand.name} at {speed:,} tokens/s/user")
+    limits = replace(demand.limits, tpot_s=demand.load.accepted / speed)
+    tiers = tuple(replace(t, limits=limits) if k == tier else t for k, t in enumerate(wanted.tiers))
+    columns = tuple(undominated(Space(replace(wanted, tiers=tiers)).priced().columns.values()))
+    found = Master(Market(columns, tiers, wanted.fleet, wanted.budget)).best(
+        Worth(tuple(float(k == tier) for k in range(len(tiers))))
+    )
+    if found is not None and found.value > 0:
+        asked = f"asked: {demand.tokens_per_s_per_user:g}"
+        yield f"{demand.name}: tokens_per_s_per_user = {speed} or less ({asked})"
 
 
 def _less_demand(market: Market, tier: int) -> Iterator[str]:

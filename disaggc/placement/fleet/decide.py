@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from disaggc.errors import InfeasiblePlanError
 from disaggc.placement.fleet.choose import Choice, Objective, choose, objective_of
 from disaggc.placement.fleet.columns import Book, Column, undominated
-from disaggc.placement.fleet.conflict import cures, smallest_conflict
+from disaggc.placement.fleet.conflict import cures, slower, smallest_conflict
 from disaggc.placement.fleet.demand import Wanted
 from disaggc.placement.fleet.deploy import Deployment, deployment
 from disaggc.placement.fleet.economics import Payback, paybacks
@@ -108,6 +108,7 @@ def decide_fleet(wanted: Wanted, wish: Wish, tell: Callable[[str], None] = lambd
         raise InfeasiblePlanError(_infeasible(wanted, market, book, tell))
     deployments = _deployed(wanted, market, choice, book, tell)
     moved = () if present is None else _moved(wanted, market, objective, then, choice, present)
+    gone = _gone(wanted, columns, wish.present or {})
     return FleetDecision(
         wanted,
         market,
@@ -118,7 +119,7 @@ def decide_fleet(wanted: Wanted, wish: Wish, tell: Callable[[str], None] = lambd
         space.table,
         tuple(paybacks(market)),
         present is not None,
-        moved,
+        (*moved, *gone),
     )
 
 
@@ -179,6 +180,12 @@ def _moved(
     return tuple(found)
 
 
+def _gone(wanted: Wanted, columns: Sequence[Column], present: Mapping[Signature, int]) -> tuple[Moved, ...]:
+    """Replicas of a present plan that serve no tier any more."""
+    known = {signature(wanted, c) for c in columns}
+    return tuple(Moved(s, n, 0, None) for s, n in present.items() if s not in known)
+
+
 def _deployed(
     wanted: Wanted, market: Market, choice: Choice, book: Book, tell: Callable[[str], None]
 ) -> dict[int, Deployment]:
@@ -191,14 +198,14 @@ def _deployed(
     return found
 
 
-def _feeder(market: Market, choice: Choice, column: Column) -> Column:
-    """The prefill that most of a column's prompts come from."""
+def _feeder(market: Market, choice: Choice, column: Column) -> Column | None:
+    """The prefill that most of a column's prompts come from; None for a replica that is kept idle."""
     feeding = [
         (n * c.requests_per_s, c)
         for c, n in zip(market.columns, choice.mix.replicas, strict=True)
         if n and (c.form, c.tier, c.home) == ("prefill", column.tier, column.home)
     ]
-    return max(feeding, key=lambda pair: pair[0])[1]
+    return max(feeding, key=lambda pair: pair[0])[1] if feeding else None
 
 
 def _infeasible(wanted: Wanted, market: Market, book: Book, tell: Callable[[str], None]) -> str:
@@ -213,6 +220,8 @@ def _infeasible(wanted: Wanted, market: Market, book: Book, tell: Callable[[str]
         lines.append(f"No pattern serves {wanted.tiers[tier].name}:")
         lines += [f"  {text}" for text in _told(wanted, book, tier)]
     found = cures(wanted, market, conflict, tell)
+    for tier in _unservable(market):
+        found += slower(wanted, book, tier, tell)
     lines.append(
         "Any one of these would make a plan possible:" if found else "No single change of these helps."
     )
