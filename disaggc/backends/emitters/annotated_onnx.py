@@ -25,7 +25,7 @@ class AnnotatedOnnxEmitter:
         annotate(model, ops, [pool.name for pool in order.plan.pools])
         check_annotations(model)
         (folder / order.plan.model.file).write_bytes(model.SerializeToString(deterministic=True))
-        notes = place_weights(order.plan.model.weight_files, order, folder, copies=True)
+        notes = place_weights(order.plan.model.weight_files, order, folder)
         return Written(notes, "onnx.load; a node's device_configurations say where it runs in each phase")
 
 

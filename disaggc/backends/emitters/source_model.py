@@ -54,21 +54,19 @@ def planned_form(order: Order, ops: Iterable[Placed]) -> onnx.ModelProto:
 
 
 COPY_LIMIT_BYTES = 4 * 2**30
-"""Weights of up to this size are copied for tools that refuse hard links; larger ones are linked."""
+"""Weights of up to this size are copied; larger ones are linked."""
 
 
-def place_weights(
-    files: Iterable[str], order: Order, folder: Path, *, copies: bool = False
-) -> tuple[str, ...]:
+def place_weights(files: Iterable[str], order: Order, folder: Path) -> tuple[str, ...]:
     """Put weight files beside a model that refers to them.
 
-    onnxruntime takes hard links, which cost nothing. onnx's own checker refuses files with several links.
+    They are copied up to ``COPY_LIMIT_BYTES`` together. Beyond, they are hard links, which cost nothing and
+    which onnxruntime takes; onnx's own checker then refuses them, there and in the model's own folder, too.
 
     Args:
         files: Names relative to the model's folder; the model's own file may be among them.
         order: What is emitted.
         folder: Where the model that refers to them lies.
-        copies: Copy them, if they are no larger than ``COPY_LIMIT_BYTES`` together.
 
     Returns:
         What a person should know about them.
@@ -79,14 +77,12 @@ def place_weights(
     source = order.model_folder
     names = list(dict.fromkeys(files))
     there = [name for name in names if (source / name).is_file()]
-    links = not copies or sum((source / name).stat().st_size for name in there) > COPY_LIMIT_BYTES
-    copied = [name for name in there if not _placed(source / name, folder / name, links)]
+    links = sum((source / name).stat().st_size for name in there) > COPY_LIMIT_BYTES
+    linked = [name for name in there if _placed(source / name, folder / name, links)]
     notes = [
         f"Weights '{name}' are not in '{source}': put them there." for name in names if name not in there
     ]
-    if not copies:
-        notes += [f"'{name}' was copied; on the model's own disk it would be a link." for name in copied]
-    elif links and there:
+    if linked:
         notes.append("Weights are hard links, which onnx.checker refuses: copy them for it.")
     return tuple(notes)
 
