@@ -62,7 +62,7 @@ def smallest_conflict(market: Market) -> tuple[Fact, ...]:
     facts = facts_of(market)
     for size in range(1, len(facts) + 1):
         for kept in itertools.combinations(facts, size):
-            if not _is_feasible(_only(market, kept)):
+            if not _is_feasible(under(market, kept)):
                 return kept
     return ()
 
@@ -71,7 +71,7 @@ def _is_feasible(market: Market) -> bool:
     return Master(market).best(Worth()) is not None
 
 
-def _only(market: Market, kept: tuple[Fact, ...]) -> Market:
+def under(market: Market, kept: tuple[Fact, ...]) -> Market:
     """The market under some facts alone."""
     held = {(fact.kind, fact.index) for fact in kept}
     tiers = tuple(t if ("demand", k) in held else lifted(t) for k, t in enumerate(market.tiers))

@@ -14,9 +14,8 @@ SPILLS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5))
 PIPELINED = ("sram", "wafer")
 """Kinds of devices that hold one copy of a model, as a pipeline of tensor-parallel groups."""
 MOST_DEGREES = 12
-WIDEST = {"sram": 2304, "wafer": 64}
-"""Devices of a tensor-parallel group at most, by kind; others: 32, a few heads a device."""
-COMMON_WIDEST = 32
+WIDEST = 32
+"""Devices of a tensor-parallel group at most, a few heads a device; SRAM parts go as far as their domain."""
 
 
 def nested_sizes(devices: int) -> tuple[int, ...]:
@@ -81,7 +80,9 @@ def groups_in(system: System, size: int, layers: int) -> Iterator[Group]:
     pipeline. Tensor parallelism stays within a scale-up domain, and in one system where it can.
     """
     count = math.ceil(size / system.devices)
-    widest = min(size, system.domain, WIDEST.get(system.device.kind, COMMON_WIDEST))
+    widest = min(size, system.domain)
+    if system.device.kind not in PIPELINED:
+        widest = min(widest, WIDEST)
     degrees = [2**e for e in range(MOST_DEGREES) if 2**e <= widest]
     for tp in degrees:
         apart = tp <= system.devices < size
