@@ -105,7 +105,7 @@ class _Merge:
         self._same: dict[tuple[int, str], str] = {}
 
     def take(self, pool: int, node: onnx.NodeProto, target: str) -> onnx.NodeProto | None:
-        """The node with the inputs that it is to read, ``target`` second if there is one; None if unchanged."""
+        """The node with what it is to read (``target`` second, if there is one); None if unchanged."""
         inputs = [self._same.get((pool, name), name) for name in node.input]
         if target:
             inputs[1] = target
