@@ -35,6 +35,7 @@ def cut(
     nodes = [span.nodes for span in spans]
     made = _stage_makes(source, graph, spans, tidy, known)
     nodes = alive(source, nodes, made, tidy.rewritten)
+    made = _made_once(source, spans, nodes, made)
     borders = boundary(source, nodes, [[m.name for m in own] for own in made], tidy.rewritten)
     return [
         Part(path, own, border.inputs, border.outputs, making, tidy.rewritten)
@@ -68,3 +69,24 @@ def _extents(
         sent = [n for n in border.inputs if n not in known and n not in states and n in place_of]
         found.append(tuple(makeable(graph, foreign, sent, known)))
     return found
+
+
+def _made_once(
+    source: onnx.ModelProto,
+    spans: Sequence[Span],
+    nodes: Sequence[Sequence[int]],
+    made: Sequence[Sequence[Made]],
+) -> list[tuple[Made, ...]]:
+    """The same, but extents that one pool alone wants are made by its first stage and kept for others."""
+    written = {name for own in nodes for i in own for name in source.graph.node[i].output}
+    places: dict[str, set[int]] = {}
+    for span, own in zip(spans, made, strict=True):
+        for extent in own:
+            places.setdefault(extent.name, set()).add(span.place)
+    done: set[str] = set()
+    once = []
+    for own in made:
+        kept = [extent for extent in own if extent.name not in done]
+        done.update(m.name for m in kept if len(places[m.name]) == 1 and m.name not in written and m.is_read)
+        once.append(tuple(kept))
+    return once

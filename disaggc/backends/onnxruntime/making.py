@@ -30,6 +30,11 @@ class Made:
     scalar: bool
     elements: tuple[int | tuple[str, int], ...]
 
+    @property
+    def is_read(self) -> bool:
+        """Whether any element is read off an input; a constant otherwise."""
+        return not all(isinstance(element, int) for element in self.elements)
+
 
 def makeable(
     graph: Graph, names: Iterable[str], given: Sequence[str], known: Mapping[str, Contents]
@@ -58,9 +63,8 @@ def makeable(
 
 def making(made: Made) -> list[NodeProto]:
     """The nodes that compute it."""
-    numbers = [element for element in made.elements if isinstance(element, int)]
-    if len(numbers) == len(made.elements) and not made.scalar:
-        return [_constant(made.name, numbers)]
+    if not (made.is_read or made.scalar):
+        return [_constant(made.name, [element for element in made.elements if isinstance(element, int)])]
     pieces, nodes = [], []
     for k, element in enumerate(made.elements):
         piece = f"{made.name}//{k}"

@@ -66,10 +66,11 @@ def boundary(
     """
     read = [_reads_of(source, nodes, rewritten or {}) for nodes in parts]
     written = [_writes_of(source, nodes) for nodes in parts]
+    for own, names in zip(written, made, strict=bool(made)):
+        own.update(dict.fromkeys(names))
     writer = _first_owner(written)
     constants = constant_names(source.graph)
-    own = [w.keys() | set(m) for w, m in zip(written, made or [()] * len(parts), strict=True)]
-    inputs = [_entering(r, constants, w) for r, w in zip(read, own, strict=True)]
+    inputs = [_entering(r, constants, w) for r, w in zip(read, written, strict=True)]
     _check_order(inputs, writer, {value.name for value in source.graph.input})
     wanted = {name for names in inputs for name in names if name in writer}
     leaving = _graph_outputs(source.graph, writer, _first_owner(read), len(parts))

@@ -7,7 +7,7 @@ see it, so it is done before the cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -49,22 +49,12 @@ def tidied(
         parts: The pool and the node indices of each part, in execution order.
         known: From ``contents``.
     """
-    merge = _Merge()
-    rewritten: dict[int, onnx.NodeProto] = {}
-    targets = []
+    tidy = _Tidy(graph, known, {value.name for value in source.graph.input})
     for pool, nodes in parts:
-        made: dict[str, Made] = {}
+        tidy.begin(pool)
         for index in nodes:
-            node = source.graph.node[index]
-            target = _target(graph, node, known)
-            name = "" if target is None else f"target//{'x'.join(map(str, target))}"
-            renamed = merge.take(pool, node, name)
-            if renamed is not None:
-                rewritten[index] = renamed
-            if target is not None:
-                made[name] = Made(name, False, target)
-        targets.append(tuple(made.values()))
-    return Tidied(rewritten, tuple(targets))
+            tidy.take(index, source.graph.node[index])
+    return Tidied(tidy.rewritten, tuple(tuple(made.values()) for made in tidy.targets))
 
 
 def alive(
@@ -97,36 +87,85 @@ def alive(
     return kept[::-1]
 
 
-class _Merge:
-    """Common subexpressions of each pool: the first node that computes something serves the later ones."""
+class _Tidy:
+    """Goes through the nodes in order of execution.
 
-    def __init__(self) -> None:
+    ``rewritten`` and ``targets`` are those of ``Tidied``.
+    """
+
+    def __init__(self, graph: Graph, known: Mapping[str, Contents], given: Collection[str]) -> None:
+        """Begin; ``given`` are the model's inputs."""
+        self._graph = graph
+        self._known = known
+        self._given = given
+        self._pool = 0
         self._first: dict[tuple[object, ...], Sequence[str]] = {}
         self._same: dict[tuple[int, str], str] = {}
+        self._base: dict[str, str] = {}
+        self.rewritten: dict[int, onnx.NodeProto] = {}
+        self.targets: list[dict[str, Made]] = []
 
-    def take(self, pool: int, node: onnx.NodeProto, target: str) -> onnx.NodeProto | None:
-        """The node with what it is to read (``target`` second, if there is one); None if unchanged."""
-        inputs = [self._same.get((pool, name), name) for name in node.input]
-        if target:
-            inputs[1] = target
+    def begin(self, pool: int) -> None:
+        """The next part."""
+        self._pool = pool
+        self._base.clear()
+        self.targets.append({})
+
+    def take(self, index: int, node: onnx.NodeProto) -> None:
+        """Decide how a node is written."""
+        inputs = [self._same.get((self._pool, name), name) for name in node.input]
+        if node.op_type == "Reshape" and node.domain in ("", "ai.onnx"):
+            inputs = self._reshape(node, inputs)
         if _is_pure(node):
-            self._note(pool, node, inputs)
-        if inputs == list(node.input):
-            return None
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.input[:] = inputs
-        if target:
-            copy.ClearField("attribute")  # allowzero, which would take a 0 at its word
-        return copy
+            self._merge(node, inputs)
+        if inputs != list(node.input):
+            copy = self.rewritten[index] = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = inputs
+            if inputs[-1] in self.targets[-1]:
+                copy.ClearField("attribute")  # allowzero, which would take a 0 at its word
 
-    def _note(self, pool: int, node: onnx.NodeProto, inputs: Sequence[str]) -> None:
+    def _merge(self, node: onnx.NodeProto, inputs: Sequence[str]) -> None:
+        """Common subexpressions: the first node of a pool that computes something serves the later ones."""
         attributes = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
         which = tuple(bool(name) for name in node.output)
-        key = (pool, node.domain, node.op_type, node.overload, which, *inputs, *attributes)
+        key = (self._pool, node.domain, node.op_type, node.overload, which, *inputs, *attributes)
         first = self._first.setdefault(key, node.output)
         if first is not node.output:
-            self._same.update(((pool, name), one) for name, one in zip(node.output, first, strict=True))
+            pairs = zip(node.output, first, strict=True)
+            self._same.update(((self._pool, name), one) for name, one in pairs if name)
+
+    def _reshape(self, node: onnx.NodeProto, inputs: list[str]) -> list[str]:
+        """The inputs of a ``Reshape``: what the first in a row of them read, and a constant target."""
+        base = self._base.get(inputs[0], inputs[0])
+        self._base[node.output[0]] = node.output[0] if base in self._given else base
+        target = self._target(node, base)
+        if target is None or (base == inputs[0] and node.input[1] in self._graph.weights):
+            return inputs
+        if _keeps(target, self._shape(base)):
+            self._same[self._pool, node.output[0]] = base
+        name = f"target//{'x'.join(map(str, target))}"
+        self.targets[-1][name] = Made(name, False, target)
+        return [base, name]
+
+    def _target(self, node: onnx.NodeProto, base: str) -> tuple[int, ...] | None:
+        """What a ``Reshape`` of ``base`` is told extents, 0 for "as it is", a -1 for the rest."""
+        given, shape, wanted = self._shape(base), self._shape(node.input[0]), self._known.get(node.input[1])
+        literal = any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
+        if given is None or shape is None or wanted is None or (literal and Expr.of(0) in wanted):
+            return None
+        target = tuple(
+            _extent(shape[axis] if element == Expr.of(0) else element, given[axis : axis + 1])
+            for axis, element in enumerate(wanted)
+        )
+        never_empty = all(dim.symbols <= _NEVER_EMPTY for dim in given)
+        return target if target.count(-1) <= (1 if never_empty else 0) else None
+
+    def _shape(self, name: str) -> list[Expr] | None:
+        value = self._graph.values.get(name)
+        if value is None or value.shape is None:
+            return None
+        return [parse_dim(str(dim)) for dim in value.shape]
 
 
 def _is_pure(node: onnx.NodeProto) -> bool:
@@ -139,22 +178,15 @@ def _is_pure(node: onnx.NodeProto) -> bool:
     )
 
 
-def _target(graph: Graph, node: onnx.NodeProto, known: Mapping[str, Contents]) -> tuple[int, ...] | None:
-    """What a ``Reshape`` can be told once for all steps: extents, 0 for "as it is", one -1 for "the rest"."""
-    if node.op_type != "Reshape" or node.domain not in ("", "ai.onnx") or node.input[1] in graph.weights:
-        return None
-    value, wanted = graph.values.get(node.input[0]), known.get(node.input[1])
-    literal = any(attribute.name == "allowzero" and attribute.i for attribute in node.attribute)
-    if value is None or value.shape is None or wanted is None or (literal and Expr.of(0) in wanted):
-        return None
-    given = [parse_dim(str(dim)) for dim in value.shape]
-    target = tuple(_extent(element, given[axis : axis + 1]) for axis, element in enumerate(wanted))
-    never_empty = all(dim.symbols <= _NEVER_EMPTY for dim in given)
-    return target if target.count(-1) <= (1 if never_empty else 0) else None
-
-
 def _extent(wanted: Expr, given: Sequence[Expr]) -> int:
-    if not wanted.symbols:
-        number = whole(wanted)
-        return -1 if number is None else number
+    number = None if wanted.symbols else whole(wanted)
+    if number is not None:
+        return number
     return 0 if [wanted] == given else -1
+
+
+def _keeps(target: Sequence[int], given: Sequence[Expr] | None) -> bool:
+    """Whether a tensor of shape ``given`` has it still when it was reshaped to ``target``."""
+    if given is None or len(target) != len(given):
+        return False
+    return all(extent in (0, -1) or Expr.of(extent) == dim for extent, dim in zip(target, given, strict=True))
