@@ -10,7 +10,7 @@ from disaggc.ir import Graph, Phase, State, parse_dim
 from disaggc.ir.dims import CACHED, NEW, Expr
 from disaggc.placement.check import evaluate, row_value
 from disaggc.placement.decide import Decision, Option, bottleneck, tpot_seconds
-from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
+from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S, step_overhead_s
 from disaggc.placement.frontier import answer_per_mw
 from disaggc.placement.modes import ANY
 from disaggc.placement.objective import MEASURES, SubFleet
@@ -122,7 +122,7 @@ def schedule(decision: Decision) -> Schedule:
         load.output_tokens,
         load.step_tokens,
         load.accepted,
-        STEP_OVERHEAD_S * US,
+        step_overhead_s(configuration.pricing.groups) * US,
     )
 
 
@@ -131,7 +131,8 @@ def prediction(decision: Decision, price_usd_per_mtok: float | None) -> Predicti
     answer = decision.answer
     exposed, hidden = price(answer, overlapped=False), price(answer, overlapped=True)
     slow = tpot_seconds(answer)
-    step = max(v for n, v in hidden.items() if _is_soft(n)) / PICO + STEP_OVERHEAD_S
+    overhead = step_overhead_s(answer.configuration.pricing.groups)
+    step = max(v for n, v in hidden.items() if _is_soft(n)) / PICO + overhead
     fast = step / decision.request.load.accepted
     in_flight = answer.configuration.batch * answer.configuration.micro_batches
     rate = Interval(in_flight / slow, in_flight / fast)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from disaggc.errors import InfeasiblePlanError
 from disaggc.placement.diagnose import diagnose, relaxations
-from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
+from disaggc.placement.formulation import PICO, step_overhead_s
 from disaggc.placement.modes import ANY, Mode, mode_name, modes_of
 from disaggc.placement.search import Answer, Outcome, Request, fewest_devices, price, search
 
@@ -136,5 +136,5 @@ def _infeasible(request: Request, outcomes: list[tuple[Mode, Outcome]]) -> str:
 
 def tpot_seconds(answer: Answer) -> float:
     """Seconds per output token, engine overhead included."""
-    step = answer.objective / PICO + STEP_OVERHEAD_S
+    step = answer.objective / PICO + step_overhead_s(answer.configuration.pricing.groups)
     return step / answer.configuration.pricing.load.accepted
