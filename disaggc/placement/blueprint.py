@@ -32,7 +32,15 @@ from disaggc.plans import (
 from disaggc.targets import Confidence, Figure, figures, weakest
 
 US = 1e6
-PRICED = ("device.compute", "device.memories", "device.layer_latency", "device.efficiency", "scale_", "hops")
+PRICED = (
+    "device.compute",
+    "device.memories",
+    "device.layer_latency",
+    "device.efficiency",
+    "scale_",
+    "hops",
+    "step_overhead",
+)
 """How names of figures that predictions rest on begin; power and price come in per watt or dollar alone."""
 
 OWN_CONSTANTS = (

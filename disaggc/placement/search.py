@@ -41,6 +41,7 @@ class Request:
     Attributes:
         fleet: Systems with how many there are of each; each is one place.
         batches, micro_batches: The grid that is searched.
+        mode: What the names of the modes that are searched have in common; '' for all.
     """
 
     pieces: Pieces
@@ -50,6 +51,7 @@ class Request:
     limits: Limits
     batches: tuple[int, ...] = BATCHES
     micro_batches: tuple[int, ...] = MICRO_BATCHES
+    mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
