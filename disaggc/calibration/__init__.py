@@ -9,7 +9,7 @@ from disaggc.calibration.calibrate import Calibrated, Options, calibrate
 from disaggc.calibration.declaring import Machine, system_of, toml_of
 from disaggc.calibration.engine import write_system
 from disaggc.calibration.fitting import Kernels, Messages, Reading, Steps, fit_kernels, fit_messages
-from disaggc.calibration.predicting import Forecast, forecast
+from disaggc.calibration.predicting import Forecast, forecast, in_one_process
 
 __all__ = [
     "Calibrated",
@@ -24,6 +24,7 @@ __all__ = [
     "fit_kernels",
     "fit_messages",
     "forecast",
+    "in_one_process",
     "system_of",
     "toml_of",
     "write_system",

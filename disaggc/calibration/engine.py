@@ -12,7 +12,7 @@ from time import perf_counter
 from disaggc.backends.probes import decoder
 from disaggc.calibration.declaring import toml_of
 from disaggc.calibration.fitting import Steps
-from disaggc.calibration.probing import ROUNDS, Tell, spread
+from disaggc.calibration.probing import ROUNDS, Tell, spread, undisturbed
 from disaggc.compiler import Options as CompileOptions
 from disaggc.compiler import compile_job
 from disaggc.plans import Job, ModelSpec, Plan, SearchSpec, TierSpec
@@ -115,24 +115,26 @@ def _step(result: RunResult) -> float:
 
 
 def _steps(plan: Plan, rounds: Sequence[Sequence[RunResult]], seconds: Sequence[Sequence[float]]) -> Steps:
-    medians = [statistics.median(column) for column in seconds]
-    outside = statistics.median(results[0].step_overhead_us for results in rounds) / 1e6
+    times = [undisturbed(column) for column in seconds]
+    outside = undisturbed([results[0].step_overhead_us for results in rounds]) / 1e6
     crowded = [results[-1] for results in rounds]
     return Steps(
         hops=len(plan.decode.transfers),
-        whole=medians[0],
-        inside=medians[0] - outside,
-        split=medians[1],
-        alone=medians[2] if len(medians) > 2 else None,
-        crowded=medians[3] if len(medians) > 3 else None,
-        pools={pool.name: _inside(pool.name, crowded) for pool in plan.pools} if len(medians) > 3 else {},
+        whole=times[0],
+        inside=times[0] - outside,
+        split=times[1],
+        alone=times[2] if len(times) > 2 else None,
+        crowded=times[3] if len(times) > 3 else None,
+        pools={pool.name: _inside(pool.name, crowded) for pool in plan.pools} if len(times) > 3 else {},
         lead=plan.decode.stages[-1].pool,
     )
 
 
 def _inside(pool: str, results: Sequence[RunResult]) -> float:
     """Seconds of a step that a pool spends within onnxruntime."""
-    return statistics.median(
-        sum(s.seconds for s in result.stages if s.phase == "decode" and s.pool == pool) / result.decode.steps
-        for result in results
+    return undisturbed(
+        [
+            sum(s.seconds for s in r.stages if s.phase == "decode" and s.pool == pool) / r.decode.steps
+            for r in results
+        ]
     )

@@ -25,7 +25,7 @@ class Reading:
         nodes: How often.
         flops, bytes: What one run takes, by the cost rules.
         resident: Bytes that one run streams through.
-        seconds: The median of the rounds.
+        seconds: The lower quartile of the rounds.
         spread: How far the rounds lie apart, over the median.
         others: Nodes of other kinds, by kind.
     """

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from disaggc.plans import Plan
 from disaggc.runtime.scheduler import Worked
 from disaggc.runtime.virtual_clock import busy_share, simulate
+from disaggc.targets import Link, System
 
 STEPS = 64
 
@@ -48,3 +49,27 @@ def forecast(plan: Plan, micro_batches: int, steps: int = STEPS) -> Forecast:
     end_us = max(entry.end_us for entry in entries)
     made = micro_batches * tokens * schedule.tokens_per_step
     return Forecast(made / end_us * 1e6, busy_share(entries), end_us / steps)
+
+
+def in_one_process(plan: Plan, system: System) -> Plan:
+    """The plan with all of its stages in one process: they take turns, and messages are no more than calls.
+
+    Args:
+        plan: Priced for executors of ``system`` in processes of their own.
+        system: What its pools are.
+    """
+    apart, beside = (_occupancy_us(link) for link in (system.scale_out, system.scale_up))
+    ends = [0] * len(plan.decode.stages)
+    for transfer in plan.decode.transfers:
+        reader = next(s.index for s in plan.decode.stages[transfer.after + 1 :] if s.pool == transfer.target)
+        ends[transfer.after] += 1
+        ends[reader] += 1
+    stages = tuple(
+        replace(stage, pool=system.name, time_us=stage.time_us + count * (beside - apart))
+        for stage, count in zip(plan.decode.stages, ends, strict=True)
+    )
+    return replace(plan, decode=replace(plan.decode, stages=stages, transfers=()))
+
+
+def _occupancy_us(link: Link) -> float:
+    return 0.0 if link.occupancy is None else link.occupancy.si * 1e6
