@@ -5,7 +5,7 @@ constants of the cost model, ``declaring`` writes them as a declared system, and
 what a plan would do on it.
 """
 
-from disaggc.calibration.calibrate import Calibrated, Options, calibrate
+from disaggc.calibration.calibrating import Calibrated, Options, calibrate
 from disaggc.calibration.declaring import Machine, system_of, toml_of
 from disaggc.calibration.engine import write_system
 from disaggc.calibration.fitting import Kernels, Messages, Reading, Steps, fit_kernels, fit_messages

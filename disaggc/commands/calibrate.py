@@ -22,7 +22,7 @@ executor of this machine as a system that jobs can name. Let nothing else run me
 
   disaggc calibrate --here
   disaggc targets here --library calibrated
-  disaggc compile MODEL.onnx --library calibrated --system here --tier gtc2026/free -o out
+  disaggc compile JOB.toml --library calibrated -o out             with here = 1 in its [fleet]
 
 docs/calibrate.md says what is measured how, and how far predictions were off.
 """
