@@ -114,7 +114,7 @@ def _reshape(made: _Graph, i: int, x: str, width: int) -> str:
 _LINKS = {
     "Sigmoid": lambda made, _, x, __: made.op("Sigmoid", (x,)),
     "Cos": lambda made, _, x, __: made.op("Cos", (x,)),
-    "Mul": lambda made, _, x, __: made.op("Mul", (x, made.input("b", (1, 2, 64)))),
+    "Mul": lambda made, _, x, width: made.op("Mul", (x, made.input("b", (1, 2, width)))),
     "LayerNormalization": _norm,
     "Reshape": _reshape,
 }

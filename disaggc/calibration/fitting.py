@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from disaggc.errors import ExecutorError
 
@@ -185,7 +185,10 @@ class _Products:
             node, flops, cached, main, sharpness = values
             return cls(node, flops, max(cached, main), main, min(max(sharpness, 1.0), SHARPEST))
 
-        return of(minimised(lambda v: _square(readings, lambda r: of(v).seconds(r, cache)), start))
+        found = of(minimised(lambda v: _square(readings, lambda r: of(v).seconds(r, cache)), start))
+        if all(reading.resident <= cache for reading in readings):
+            return replace(found, main=found.cached)  # nothing was slower: no cache was seen to end
+        return found
 
     def seconds(self, reading: Reading, cache: float) -> float:
         """What a reading should have been."""

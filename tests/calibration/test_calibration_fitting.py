@@ -48,6 +48,11 @@ def test_the_cache_ends_where_streaming_slows_down() -> None:
     assert fitted().cache_bytes == KERNELS.cache_bytes
 
 
+def test_where_nothing_streams_slower_no_cache_ends() -> None:
+    found = fit_kernels([r for r in made_readings() if r.kind != "gemm" or r.resident <= KERNELS.cache_bytes])
+    assert found.main_bytes_per_s == found.bytes_per_s["gemm"]
+
+
 def test_kinds_without_a_kernel_are_left_out() -> None:
     found = fit_kernels([r for r in made_readings() if r.kind != "moe"])
     assert "moe" not in found.flops_per_s
