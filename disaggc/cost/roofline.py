@@ -160,9 +160,9 @@ def work_time(work: Work, group: Group, point: Point, formats: Formats) -> Times
 
 
 def in_cache(group: Group, resident_bytes: float) -> Group:
-    """The group, marked if the caches of its devices together hold ``resident_bytes`` of weights."""
+    """The group, marked if the caches of one replica's devices together hold all weights."""
     cache = group.device.cache
-    if cache is None or resident_bytes > cache.capacity.si * group.devices:
+    if cache is None or resident_bytes > cache.capacity.si * group.tp * group.pp:
         return group
     return replace(group, cached=True)
 

@@ -43,8 +43,9 @@ PRICED = (
 )
 """How names of figures that predictions rest on begin; power and price come in per watt or dollar alone."""
 
+OWN_OVERHEAD = f"engine overhead of a step = {STEP_OVERHEAD_S * US:g} us"
 OWN_CONSTANTS = (
-    f"engine overhead of a step = {STEP_OVERHEAD_S * US:g} us",
+    OWN_OVERHEAD,
     f"share of each memory kept free = {RESERVE:g}",
     f"widest activations live at once = {LIVE_VALUES}",
     "kernels started for each role = passes/costs/serving.toml",
@@ -269,7 +270,9 @@ def provenance(decision: Decision) -> tuple[str, tuple[str, ...]]:
     )
     rest = [(s.name, name, f) for s in used for name, f in figures(s) if name.startswith(PRICED)]
     inferred = [told_figure(s, name, f) for s, name, f in rest if f.confidence is Confidence.I]
-    return weakest(f for _, _, f in rest).value, (*inferred, *OWN_CONSTANTS)
+    guessed = any(system.step_overhead is None for system in used)
+    own = [constant for constant in OWN_CONSTANTS if guessed or constant != OWN_OVERHEAD]
+    return weakest(f for _, _, f in rest).value, (*inferred, *own)
 
 
 def told_figure(system: str, name: str, figure: Figure) -> str:

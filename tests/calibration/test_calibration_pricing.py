@@ -73,6 +73,7 @@ def test_a_plan_in_one_place_takes_its_kernels_and_the_engines_step(tmp_path: Pa
     plan = compiled(tmp_path, "colocated on here")
     assert plan.mode == "colocated on here"
     assert plan.schedule.overhead_us == pytest.approx(MESSAGES.step * 1e6)
+    assert not any("engine overhead of a step" in told for told in plan.inferred), "it was measured"
     assert plan.prediction.path_us == pytest.approx(path_us(plan), rel=1e-6)
     assert forecast(plan, 1).step_us == pytest.approx(path_us(plan) + 40)
     assert forecast(plan, 1).step_us <= plan.prediction.tpot_us.conservative  # which computes prompts, too
