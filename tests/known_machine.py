@@ -24,7 +24,7 @@ KERNELS = Kernels(
     sharpness=1.2,
     errors={},
 )
-MESSAGES = Messages(step=40e-6, local=5e-6, occupancy=12e-6, latency=7e-6)
+MESSAGES = Messages(step=40e-6, local=5e-6, occupancy=12e-6, latency=7e-6, woken=50e-6)
 MACHINE = Machine(
     processor="made up",
     cores=2,

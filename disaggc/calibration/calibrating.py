@@ -18,7 +18,7 @@ from disaggc.errors import ExecutorError, JobError
 from disaggc.runtime.stopwatch import copied_bytes_per_s, engine_version, usable_cores
 from disaggc.targets import System
 
-DEFAULT_S = 20.0
+DEFAULT_S = 18.0
 LEAST_S = 0.5
 UNUSABLE = 1.0
 """Spread of the repeats from which on nothing is declared, unless it is insisted on."""

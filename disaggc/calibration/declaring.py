@@ -198,9 +198,18 @@ class _Declarer:
             why = "Not measured: there is room for one executor only; set your own."
             latency, occupancy = self.inferred(10, "us", why), self.inferred(10, "us", why)
         else:
-            latency = self.measured(messages.latency * 1e6, "us", "Of a message that is waited for")
+            latency = self.latency(messages.latency, messages.woken)
             occupancy = self.measured(messages.occupancy * 1e6, "us", "Of each end, with a call of a session")
         return Link(f"{self.name}-processes", title, latency, rate, occupancy=occupancy)
+
+    def latency(self, seconds: float, woken: float | None) -> Figure:
+        """How long a message is on its way; at worst, to a receiver that sleeps."""
+        awake = self.measured(seconds * 1e6, "us", "To a receiver that looks for it")
+        if woken is None:
+            return awake
+        asleep = _rounded(max(woken * 1e6, awake.value))
+        note = f"{awake.note} At most: to one that sleeps and is woken."
+        return dataclasses.replace(awake, high=asleep, note=note)
 
 
 def toml_of(system: System) -> str:

@@ -72,8 +72,8 @@ class _Ways:
             (stack.enter_context(deploy_reference(plan, root, threads)), 1),
             (stack.enter_context(deploy(plan, folder, root, threads, Execution(micro_batch=1))), 1),
         ]
-        for m in (1, CROWD) if parallel else ():
-            apart = Execution(on="processes", micro_batch=1, micro_batches=m)
+        for m, spin_us in ((1, None), (1, 0), (CROWD, None)) if parallel else ():
+            apart = Execution(on="processes", micro_batch=1, micro_batches=m, spin_us=spin_us)
             self._ways.append((stack.enter_context(deploy(plan, folder, root, threads, apart)), m))
         for way, requests in self._ways:
             way.generate([PROMPT] * requests, WARM_UP_TOKENS)
@@ -115,17 +115,19 @@ def _step(result: RunResult) -> float:
 
 
 def _steps(plan: Plan, rounds: Sequence[Sequence[RunResult]], seconds: Sequence[Sequence[float]]) -> Steps:
-    times = [undisturbed(column) for column in seconds]
+    whole, split, *apart = (undisturbed(column) for column in seconds)
+    alone, asleep, crowded = apart or (None, None, None)
     outside = undisturbed([results[0].step_overhead_us for results in rounds]) / 1e6
-    crowded = [results[-1] for results in rounds]
+    last = [results[-1] for results in rounds]
     return Steps(
         hops=len(plan.decode.transfers),
-        whole=times[0],
-        inside=times[0] - outside,
-        split=times[1],
-        alone=times[2] if len(times) > 2 else None,
-        crowded=times[3] if len(times) > 3 else None,
-        pools={pool.name: _inside(pool.name, crowded) for pool in plan.pools} if len(times) > 3 else {},
+        whole=whole,
+        inside=whole - outside,
+        split=split,
+        alone=alone,
+        asleep=asleep,
+        crowded=crowded,
+        pools={pool.name: _inside(pool.name, last) for pool in plan.pools} if apart else {},
         lead=plan.decode.stages[-1].pool,
     )
 

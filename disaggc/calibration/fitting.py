@@ -73,6 +73,7 @@ class Steps:
         whole, inside: One session of the whole, and the part of it within onnxruntime.
         split: The cut one in one process.
         alone: The cut one in two processes, one micro-batch; None if there were not enough cores.
+        asleep: The same with executors that sleep until they are woken.
         crowded: With so many that one of the two is always busy, for one micro-batch.
         pools: For each process the part of a step within onnxruntime meanwhile.
         lead: Which of them chooses tokens.
@@ -83,6 +84,7 @@ class Steps:
     inside: float
     split: float
     alone: float | None = None
+    asleep: float | None = None
     crowded: float | None = None
     pools: Mapping[str, float] = field(default_factory=dict)
     lead: str = ""
@@ -96,12 +98,14 @@ class Messages:
         step: Engine time of a step.
         local: What a message takes of each end, in one process; entering a session more is in it.
         occupancy, latency: The same between processes, and how long it is on its way; None if unknown.
+        woken: How long it is on its way to a receiver that sleeps.
     """
 
     step: float
     local: float
     occupancy: float | None
     latency: float | None
+    woken: float | None = None
 
 
 def fit_messages(steps: Steps, call: float) -> Messages:
@@ -124,7 +128,10 @@ def fit_messages(steps: Steps, call: float) -> Messages:
         for pool, inside in steps.pools.items()
     )
     occupancy = min(max(min(left) / steps.hops, 0.0), there / 2)
-    return Messages(engine + call, local, occupancy, there - 2 * occupancy)
+    latency = there - 2 * occupancy
+    asleep = steps.alone if steps.asleep is None else steps.asleep
+    woken = max((asleep - steps.whole) / steps.hops - 2 * occupancy, latency)
+    return Messages(engine + call, local, occupancy, latency, woken)
 
 
 def fit_kernels(readings: Sequence[Reading]) -> Kernels:

@@ -44,7 +44,7 @@ def add_calibrate(commands: Commands) -> None:
     )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of one executor")
     parser.add_argument(
-        "--seconds", type=float, default=20.0, metavar="S", help="how long to measure (default: 20)"
+        "--seconds", type=float, default=18.0, metavar="S", help="how long to measure (default: 18)"
     )
     parser.add_argument("--force", action="store_true", help="declare a machine that is too busy to measure")
     parser.add_argument("--json", action="store_true", help="for programs: every reading, fit and figure")

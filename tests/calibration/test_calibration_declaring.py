@@ -42,6 +42,12 @@ def test_a_machine_that_was_not_quiet_says_so(tmp_path: Path) -> None:
     assert MACHINE.is_quiet
 
 
+def test_the_latency_of_a_message_ends_at_that_of_waking_its_receiver() -> None:
+    latency = known_system().scale_out.latency
+    assert (latency.value, latency.high) == (7, 50)
+    assert "to one that sleeps and is woken" in latency.note
+
+
 def test_a_machine_with_room_for_one_executor_has_no_measured_way_between_two(tmp_path: Path) -> None:
     system = loaded(tmp_path, known_system(messages=replace(MESSAGES, occupancy=None, latency=None)))
     assert system.scale_out.latency.confidence is Confidence.I

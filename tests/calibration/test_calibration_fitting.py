@@ -64,6 +64,9 @@ def test_without_products_nothing_is_known() -> None:
         fit_kernels([r for r in made_readings() if r.kind != "gemm"])
 
 
+WAKING = 60e-6
+
+
 def made_steps(occupancy: float, latency: float, local: float = 4e-6, engine: float = 30e-6) -> Steps:
     """A decoder of 12 messages a step; its executors take 90 and 60 us of kernels, the second one leads."""
     hops, kernels = 12, {"first": 90e-6, "second": 60e-6}
@@ -76,6 +79,7 @@ def made_steps(occupancy: float, latency: float, local: float = 4e-6, engine: fl
         inside=whole - engine,
         split=whole + 2 * hops * local,
         alone=whole + hops * (latency + 2 * occupancy),
+        asleep=whole + hops * (latency + WAKING + 2 * occupancy),
         crowded=max(busy.values()),
         pools=kernels,
         lead="second",
@@ -87,14 +91,16 @@ def test_occupancy_and_latency_of_a_message_come_out_of_its_steps(occupancy: flo
     found = fit_messages(made_steps(occupancy, latency), call=2e-6)
     assert found.occupancy == pytest.approx(occupancy, abs=1e-12)
     assert found.latency == pytest.approx(latency, abs=1e-12)
+    assert found.woken == pytest.approx(latency + WAKING, abs=1e-12)
     assert found.local == pytest.approx(4e-6)
     assert found.step == pytest.approx(32e-6)
 
 
 def test_noise_makes_no_message_take_less_than_nothing() -> None:
-    lucky = Steps(12, 150e-6, 160e-6, 140e-6, 145e-6, 80e-6, {"first": 90e-6, "second": 60e-6}, "second")
+    pools = {"first": 90e-6, "second": 60e-6}
+    lucky = Steps(12, 150e-6, 160e-6, 140e-6, 145e-6, 140e-6, 80e-6, pools, "second")
     found = fit_messages(lucky, call=2e-6)
-    assert (found.local, found.occupancy, found.latency) == (0.0, 0.0, 0.0)
+    assert (found.local, found.occupancy, found.latency, found.woken) == (0.0, 0.0, 0.0, 0.0)
     assert found.step == pytest.approx(2e-6)
 
 
