@@ -80,10 +80,10 @@ def calibrate(options: Options) -> Calibrated:
     parallel = machine.executors > 1
     budget_s = options.seconds * (1 - _ON_KERNELS)
     steps, spread = measured_steps(pair, options.threads, parallel, budget_s, options.tell)
-    machine = replace(machine, spread=max(machine.spread, spread))
-    if machine.spread > UNUSABLE and not options.force:
+    machine = replace(machine, step_spread=spread)
+    if machine.apart > UNUSABLE and not options.force:
         raise ExecutorError(
-            f"This machine is busy: the middle half of the repeats lie {machine.spread:.0%} of their median "
+            f"This machine is busy: the middle half of the repeats lie {machine.apart:.0%} of their median "
             f"apart. Let nothing else run, or insist with --force."
         )
     messages = fit_messages(steps, call.seconds)

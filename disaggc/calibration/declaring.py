@@ -39,7 +39,8 @@ class Machine:
         memory_bytes: Physical memory.
         engine: onnxruntime's version.
         date: YYYY-MM-DD.
-        spread: The median spread of the repeats.
+        spread: The median spread of the repeats of graphs.
+        step_spread: The same of the small decoder's steps.
         copied_bytes_per_s: From memory to memory, by one core.
     """
 
@@ -51,6 +52,7 @@ class Machine:
     date: str
     spread: float
     copied_bytes_per_s: float
+    step_spread: float = 0.0
 
     @property
     def executors(self) -> int:
@@ -60,14 +62,19 @@ class Machine:
     @property
     def is_quiet(self) -> bool:
         """Whether nobody else seems to have used it meanwhile."""
-        return self.spread <= QUIET
+        return self.apart <= QUIET
+
+    @property
+    def apart(self) -> float:
+        """How far repeats lie apart, whatever they are of."""
+        return max(self.spread, self.step_spread)
 
     @property
     def how(self) -> str:
         """One line on where the numbers come from."""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         told = f"measured on this machine, {self.date}, onnxruntime {self.engine}, {threads}"
-        return f"{told}; repeats lie {self.spread:.0%} apart{'' if self.is_quiet else ': NOT QUIET'}"
+        return f"{told}; repeats lie {self.apart:.0%} apart{'' if self.is_quiet else ': NOT QUIET'}"
 
 
 def system_of(name: str, machine: Machine, kernels: Kernels, messages: Messages) -> System:
@@ -86,7 +93,7 @@ class _Declarer:
     machine: Machine
 
     def measured(self, value: float, unit: str, note: str = "", off: float = 0.0) -> Figure:
-        """A figure with the spread of the repeats, or how far the fit was off, as its interval."""
+        """A figure with an interval: the spread of the graphs' repeats, or how far else it was ``off``."""
         wide = max(self.machine.spread, off)
         low, high = value * max(1 - wide, 0.0), value * (1 + wide)
         told = f"{self.machine.how}. {note}".rstrip(". ") + "."
@@ -120,7 +127,10 @@ class _Declarer:
             host="itself",
             status="Here",
             step_overhead=self.measured(
-                max(messages.step, 1e-9) * 1e6, "us", "Feeds, choice of the token, one call of a session"
+                max(messages.step, 1e-9) * 1e6,
+                "us",
+                "Feeds, choice of the token, one call of a session",
+                machine.step_spread,
             ),
             notes=f"{machine.how}. Room for {machine.executors} of it at a time.",
         )
@@ -186,7 +196,9 @@ class _Declarer:
             title="Executors in one process",
             latency=self.exact(0, "us", "A tensor changes hands."),
             bandwidth_one_way=self.measured(self.machine.copied_bytes_per_s / 1e9, "GB/s", "A copy"),
-            occupancy=self.measured(messages.local * 1e6, "us", "Half of what a cut adds to a step"),
+            occupancy=self.measured(
+                messages.local * 1e6, "us", "Half of what a cut adds to a step", self.machine.step_spread
+            ),
         )
 
     def process_link(self, messages: Messages) -> Link:
@@ -199,12 +211,19 @@ class _Declarer:
             latency, occupancy = self.inferred(10, "us", why), self.inferred(10, "us", why)
         else:
             latency = self.latency(messages.latency, messages.woken)
-            occupancy = self.measured(messages.occupancy * 1e6, "us", "Of each end, with a call of a session")
+            occupancy = self.measured(
+                messages.occupancy * 1e6,
+                "us",
+                "Of each end, with a call of a session",
+                self.machine.step_spread,
+            )
         return Link(f"{self.name}-processes", title, latency, rate, occupancy=occupancy)
 
     def latency(self, seconds: float, woken: float | None) -> Figure:
         """How long a message is on its way; at worst, to a receiver that sleeps."""
-        awake = self.measured(seconds * 1e6, "us", "To a receiver that looks for it")
+        awake = self.measured(
+            seconds * 1e6, "us", "To a receiver that looks for it", self.machine.step_spread
+        )
         if woken is None:
             return awake
         asleep = _rounded(max(woken * 1e6, awake.value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,12 +66,38 @@ def _calibrate(options: argparse.Namespace, screen: report.Screen) -> int:
     if options.json:
         screen.show_json(_data(found, options.output))
         return 0
-    screen.show(report.system_table(found.system))
+    for line in summary(found):
+        screen.say(line)
     if not found.machine.is_quiet:
-        apart = f"repeats lie {found.machine.spread:.0%} apart"
+        apart = f"repeats lie {found.machine.apart:.0%} apart"
         screen.warn(f"The machine is not quiet: {apart}; the declaration says so.")
     screen.say(f"Wrote {options.output}. {_next(options.output)}")
     return 0
+
+
+def summary(found: Calibrated) -> Iterator[str]:
+    """The constants in a few lines; 'disaggc targets' shows each figure with its note."""
+    kernels, messages = found.kernels, found.messages
+    yield found.system.title
+    yield found.machine.how
+    streamed = kernels.bytes_per_s["gemm"] / 1e9
+    yield (
+        f"  weights: {streamed:,.1f} GB/s out of cache memory ({kernels.cache_bytes / 2**20:,.0f} MiB), "
+        f"{kernels.main_bytes_per_s / 1e9:,.1f} GB/s out of main memory"
+    )
+    rates = ", ".join(f"{kind} {rate / 1e9:,.0f}" for kind, rate in kernels.flops_per_s.items())
+    yield f"  arithmetic, GFLOPS: {rates}"
+    starts = ", ".join(f"{kind} {seconds * 1e6:,.1f}" for kind, seconds in kernels.node.items())
+    yield f"  start of a node, us: {starts}"
+    fits = ", ".join(f"{kind} {error:.0%}" for kind, error in kernels.errors.items())
+    yield f"  fits are off by (median): {fits}"
+    yield f"  message in one process: {messages.local * 1e6:,.1f} us of each end"
+    if messages.occupancy is not None and messages.latency is not None:
+        ends, way = messages.occupancy * 1e6, messages.latency * 1e6
+        asleep = way if messages.woken is None else messages.woken * 1e6
+        told = f"{ends:,.1f} us of each end, {way:,.1f} us on its way ({asleep:,.1f} to one that sleeps)"
+        yield f"  message between processes: {told}"
+    yield f"  engine: {messages.step * 1e6:,.1f} us a step"
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from jobs import TINY
+from known_machine import KERNELS, MACHINE, MESSAGES, known_system
 
-from disaggc.calibration import Options, calibrate, calibrating
+from disaggc.calibration import Calibrated, Options, calibrate, calibrating
 from disaggc.cli import main
+from disaggc.commands.calibrate import summary
 from disaggc.errors import ExecutorError, JobError
 from disaggc.runtime.stopwatch import usable_cores
 from disaggc.targets import load_library
@@ -61,6 +63,17 @@ def test_a_table_of_the_system_shows_where_numbers_come_from(
 ) -> None:
     assert main(["targets", "my-box", "--library", str(library)]) == 0
     assert "measured-here" in capsys.readouterr().out
+
+
+def test_the_constants_are_told_in_a_few_lines() -> None:
+    found = Calibrated(MACHINE, (), KERNELS, MESSAGES, known_system())
+    told = list(summary(found))
+    assert (
+        "  message between processes: 12.0 us of each end, 7.0 us on its way (50.0 to one that sleeps)"
+        in told
+    )
+    assert any(line.startswith("  start of a node, us: elementwise 1.0, norm 1.5") for line in told)
+    assert max(map(len, told)) <= 100, "a line of a terminal"
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
