@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from disaggc import __version__, report
 from disaggc.commands import (
+    calibrate,
     compare,
     compiling,
     completion,
@@ -33,6 +34,7 @@ COMMANDS = (
     run.add_verify,
     explain.add_explain,
     explain.add_targets,
+    calibrate.add_calibrate,
     importing.add_import,
     compare.add_compare,
     emit.add_emit,

@@ -239,6 +239,11 @@ class Pricing:
         latency, bytes_per_s = self.links[source, target]
         return latency, payload / bytes_per_s
 
+    def occupancy_seconds(self, source: int, target: int) -> float:
+        """What a message between places keeps each of them from working."""
+        joined = self.joined and {source, target} == {0, 1}
+        return occupancy_between(self.groups[source], self.groups[target], joined)
+
     def stream_seconds(self, source: int, target: int, payload: float) -> float:
         """Seconds that caches of ``payload`` bytes keep the links busy, shared by all feeding replicas."""
         if not self.feeders:
@@ -268,6 +273,13 @@ class Pricing:
         tokens = self.load.input_tokens + self.load.cached_tokens
         share = self.pipeline_share(piece, place) / cache_split(piece.work, self.groups[place])
         return self.state_bytes(piece, tokens) * share
+
+
+def occupancy_between(sender: Group, receiver: Group, joined: bool = False) -> float:
+    """Seconds that a message keeps each end from working; ends as in ``link_between``."""
+    apart = (sender.system.scale_out, receiver.system.scale_out)
+    links = (sender.system.scale_up,) if joined else apart
+    return max(0.0 if link.occupancy is None else link.occupancy.si for link in links)
 
 
 def link_between(sender: Group, receiver: Group, joined: bool = False) -> tuple[float, float]:

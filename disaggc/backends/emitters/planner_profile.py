@@ -20,7 +20,7 @@ from disaggc.backends.emitters.source_model import model_path, planned_form
 from disaggc.cost import Formats, Group
 from disaggc.frontends import read_graph
 from disaggc.passes import load_pipeline, run
-from disaggc.placement.formulation import STEP_OVERHEAD_S
+from disaggc.placement.formulation import step_overhead_s
 from disaggc.placement.pieces import Pieces, fold
 from disaggc.placement.pricing import Load, Pricing
 
@@ -50,7 +50,7 @@ class PricedEngine:
             seconds = piece.count * float(pricing.decode_times(piece, 0, -(-requests // rounds)).total)
             path += seconds
             busy += seconds * pricing.pipeline_share(piece, 0)
-        return (max(path, rounds * busy) + STEP_OVERHEAD_S) / schedule.tokens_per_step
+        return (max(path, rounds * busy) + step_overhead_s(pricing.groups)) / schedule.tokens_per_step
 
     @property
     def kv_tokens(self) -> int:

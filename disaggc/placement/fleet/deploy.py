@@ -12,7 +12,7 @@ from disaggc.placement.cut import SolverError, canonical, solve
 from disaggc.placement.decide import Decision, Option, bottleneck
 from disaggc.placement.fleet.columns import Column
 from disaggc.placement.fleet.demand import Demand, Wanted
-from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S, write_problem
+from disaggc.placement.formulation import PICO, step_overhead_s, write_problem
 from disaggc.placement.modes import ANY, FEED_FORWARD, allowed_places
 from disaggc.placement.pricing import Limits, Pricing
 from disaggc.placement.search import Answer, Configuration, Request
@@ -92,7 +92,7 @@ def _feeders(column: Column, prefill: Column) -> float:
 
     A problem's rows leave the engine's overhead of a step out, and prefill works during it, too.
     """
-    rows_s = column.step_s - STEP_OVERHEAD_S
+    rows_s = column.step_s - step_overhead_s(column.groups)
     return column.requests_per_s / prefill.requests_per_s * column.step_s / rows_s
 
 
@@ -153,5 +153,6 @@ def mode_of(column: Column, prefill: Column | None) -> str:
 
 def planned_step_s(deployed: Deployment) -> float:
     """Seconds of a decode step with its exact cut, or as the tier's first token paces it."""
-    exact = deployed.decision.answer.objective / PICO + STEP_OVERHEAD_S
+    answer = deployed.decision.answer
+    exact = answer.objective / PICO + step_overhead_s(answer.configuration.pricing.groups)
     return max(exact, deployed.column.step_s) if deployed.column.form == "whole" else exact

@@ -157,4 +157,10 @@ def sources_section(
     return Section(anchor, "Where the numbers come from", lead, body)
 
 
-MEANINGS = {"V": "vendor", "V2": "vendor, second-hand", "P": "press or analyst", "I": "inferred"}
+MEANINGS = {
+    "M": "measured here",
+    "V": "vendor",
+    "V2": "vendor, second-hand",
+    "P": "press or analyst",
+    "I": "inferred",
+}
