@@ -1,0 +1,246 @@
+"""How the work of one stage is shared out: what is summed, who computes what, and in which order.
+
+A node is *shared* (each shard computes it, or its part of it) or *owned* (shard 0 computes it: attention,
+the head, whatever needs a sum). The two take turns, in *levels*: even ones are owned, odd ones shared. What
+an owned level reads of a shared one is summed on the way; what a shared one reads is sent to each shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from disaggc.backends.onnxruntime.parts import reads
+from disaggc.backends.sharding import experts, rows
+from disaggc.backends.sharding.columns import Whole, Work, split
+from disaggc.backends.sharding.cuts import Cut
+from disaggc.backends.sharding.drawing import Drawing
+from disaggc.backends.sharding.linear import partial_result
+from disaggc.backends.sharding.stage_graph import REGION, StageGraph
+from disaggc.backends.sharding.terms import Terms, expert_terms
+from disaggc.ir import Role
+
+Rule = Literal["row parallel", "expert parallel", "tensor parallel experts", "expert term"]
+_LIGHT = frozenset({Role.NORM, Role.AUXILIARY, None})
+"""Cheap enough for each shard to compute for itself."""
+_CUT = frozenset({Role.EXPERTS, Role.SHARED_EXPERT, Role.FFN})
+
+
+@dataclass(frozen=True, slots=True)
+class Degree:
+    """Into how many shards a pool's feed-forward network is cut, and how its routed experts are."""
+
+    kind: Literal["tp", "ep"]
+    shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A node whose result is a partial sum on each shard.
+
+    Attributes:
+        rule: How it is cut.
+        cuts: What each shard has of it; an expert's term is on one shard only.
+    """
+
+    rule: Rule
+    cuts: tuple[Cut, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How a stage is shared out.
+
+    Attributes:
+        seeds: Nodes that make partial sums.
+        partial: Partial sums, and the shards that have a term of each.
+        shared: Nodes that each shard computes, whole or in part.
+        level: Of each node that no constant tells.
+        faults: Why parts of the feed-forward network stay whole.
+    """
+
+    seeds: Mapping[int, Seed]
+    partial: Mapping[str, frozenset[int]]
+    shared: frozenset[int]
+    level: Mapping[int, int]
+    faults: tuple[str, ...]
+
+
+def scheme_of(stage: StageGraph, degree: Degree, kept: Collection[str]) -> Scheme:
+    """Share out a stage.
+
+    Args:
+        stage: Its subgraph.
+        degree: Into how many shards, and how.
+        kept: Values that must not be partial sums: outputs of the model.
+    """
+    sums = _Sums(stage, degree, kept)
+    sums.find()
+    shared = frozenset(_shared(stage, sums))
+    level = _levels(stage, shared)
+    return Scheme(sums.seeds, sums.partial, shared, level, tuple(sums.faults))
+
+
+def has_network(stage: StageGraph) -> bool:
+    """Whether a stage holds products of a feed-forward network."""
+    return any(stage.role(i) in _CUT and _is_cuttable(stage, i) for i in range(len(stage.nodes)))
+
+
+def _is_cuttable(stage: StageGraph, index: int) -> bool:
+    node = stage.nodes[index]
+    return experts.is_fused(node) or rows.is_product(node)
+
+
+class _Sums:
+    """Finds the seeds, and how far partial sums go."""
+
+    def __init__(self, stage: StageGraph, degree: Degree, kept: Collection[str]) -> None:
+        self._stage, self._degree, self._kept = stage, degree, kept
+        self.seeds: dict[int, Seed] = {}
+        self.partial: dict[str, frozenset[int]] = {}
+        self.faults: list[str] = []
+        self._terms = expert_terms(stage) if degree.kind == "ep" else Terms({}, 0)
+        self._work = Work(stage, Drawing(), lambda name: name, self.is_own)
+
+    def find(self) -> None:
+        """Go through the stage once, in order."""
+        every = frozenset(range(self._degree.shards))
+        self._check_terms()
+        for i, node in enumerate(self._stage.nodes):
+            if _is_folded(self._stage, i) or not self._kept_free(i):
+                continue
+            seed = self._seed(i)
+            if seed is not None:
+                self.seeds[i] = seed
+                self.partial[node.output[0]] = every
+            elif i in self._terms.place:
+                shard = self._terms.place[i] * self._degree.shards // self._terms.count
+                self.seeds[i] = Seed("expert term")
+                self.partial[node.output[0]] = frozenset({shard})
+            else:
+                found = partial_result(self._stage, node, self.partial)
+                if found:
+                    self.partial[node.output[0]] = found
+        self._check_roles()
+
+    def is_own(self, index: int) -> bool:
+        """Whether each shard may compute a node: of the network, and of nothing that must be summed first."""
+        node = self._stage.nodes[index]
+        named = (*reads(node), *node.output)
+        return (
+            self._stage.role(index) in REGION
+            and not any(name in self.partial for name in named)
+            and not any(a.g.node for a in node.attribute)
+        )
+
+    def _kept_free(self, index: int) -> bool:
+        return not any(name in self._kept for name in self._stage.nodes[index].output)
+
+    def _check_terms(self) -> None:
+        count, shards = self._terms.count, self._degree.shards
+        if count % shards:
+            self.faults.append(f"a layer has {count} experts, which {shards} does not divide")
+            self._terms = Terms({}, 0)
+
+    def _check_roles(self) -> None:
+        """Each kind of network that is here is cut somewhere."""
+        cut = {self._stage.role(i) for i in self.seeds}
+        for i, node in enumerate(self._stage.nodes):
+            role = self._stage.role(i)
+            if role not in _CUT or role in cut or not _is_cuttable(self._stage, i) or self.faults:
+                continue
+            if role is Role.EXPERTS:
+                form = "neither one op nor a sum with a term for each"
+                whole = f"experts ({node.op_type} '{node.name}') are {form}; tp cuts within them"
+                self.faults.append(
+                    whole
+                    if self._degree.kind == "ep"
+                    else f"{node.op_type} '{node.name}' is no gated MLP that is known here"
+                )
+            elif self._degree.kind == "tp":
+                self.faults.append(
+                    f"{node.op_type} '{node.name}' is followed by none that takes its columns apart"
+                )
+
+    def _seed(self, index: int) -> Seed | None:
+        """A node that makes partial sums, if it can; what keeps it from doing so is noted."""
+        node, role = self._stage.nodes[index], self._stage.role(index)
+        if role not in _CUT or any(name in self.partial for name in node.input):
+            return None
+        found: tuple[Cut, ...] | Whole
+        rule: Rule
+        if experts.is_fused(node):
+            by_expert = self._degree.kind == "ep"
+            rule = "expert parallel" if by_expert else "tensor parallel experts"
+            cuts = experts.expert_cuts if by_expert else experts.hidden_cuts
+            found = cuts(self._stage, node, self._degree.shards)
+        elif rows.is_product(node) and not (role is Role.EXPERTS and self._degree.kind == "ep"):
+            rule = "row parallel"
+            if not self._is_row(index):
+                return None
+            found = rows.inner_cuts(self._stage, node, self._degree.shards)
+        else:
+            return None
+        if not isinstance(found, Whole):
+            return Seed(rule, found)
+        if role is Role.EXPERTS or self._degree.kind == "tp":
+            self.faults.append(found.reason)
+        return None
+
+    def _is_row(self, index: int) -> bool:
+        """Whether a product's inner dimension comes from columns of weights, for any number of shards."""
+        node = self._stage.nodes[index]
+        extent = rows.inner_extent(self._stage, node)
+        if extent is None or self._stage.folded.issuperset(node.input[:2]):
+            return False
+        whole = Cut(0, extent, extent)
+        operands = rows.operands(node)
+        return all(not isinstance(split(self._work, n, axis, whole), Whole) for n, axis in operands)
+
+
+def _shared(stage: StageGraph, sums: _Sums) -> Iterator[int]:
+    """Nodes that make or carry partial sums, and of what these read all that is cheap or of the network."""
+    makers = {stage.producer[name] for name in sums.partial}
+    wanted = _ancestors(stage, makers)
+    found: set[int] = set()
+    for i in range(len(stage.nodes)):
+        if _is_folded(stage, i):
+            continue
+        if i in makers or (i in wanted and _is_shareable(stage, sums, i, found)):
+            found.add(i)
+            yield i
+
+
+def _is_folded(stage: StageGraph, index: int) -> bool:
+    return stage.folded.issuperset(name for name in stage.nodes[index].output if name)
+
+
+def _is_shareable(stage: StageGraph, sums: _Sums, index: int, shared: Collection[int]) -> bool:
+    if sums.is_own(index):
+        return True
+    node = stage.nodes[index]
+    if stage.role(index) not in _LIGHT or any(a.g.node for a in node.attribute):
+        return False
+    sources = (stage.producer[n] for n in reads(node) if n in stage.producer and n not in stage.folded)
+    return all(s in shared for s in sources) and not any(n in sums.partial for n in reads(node))
+
+
+def _ancestors(stage: StageGraph, nodes: Collection[int]) -> set[int]:
+    wanted = set(nodes)
+    for i in range(len(stage.nodes) - 1, -1, -1):
+        if i in wanted:
+            wanted.update(stage.producer[name] for name in reads(stage.nodes[i]) if name in stage.producer)
+    return wanted
+
+
+def _levels(stage: StageGraph, shared: frozenset[int]) -> dict[int, int]:
+    """The turn in which each node is computed."""
+    level: dict[int, int] = {}
+    for i, node in enumerate(stage.nodes):
+        if _is_folded(stage, i):
+            continue
+        sources = {stage.producer[n] for n in reads(node) if n in stage.producer and n not in stage.folded}
+        turns = [level[s] + (0 if (s in shared) == (i in shared) else 1) for s in sources]
+        level[i] = max(turns, default=1 if i in shared else 0)
+    return level
