@@ -35,6 +35,7 @@ def add_shard(commands: Commands) -> None:
         metavar="POOL=tpN|epN",
         help="cut this pool into N shards; repeatable; default: as the plan says",
     )
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model's folder, if it moved")
     parser.add_argument("--force", action="store_true", help="replace a plan folder that exists")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run=_shard)
@@ -43,7 +44,8 @@ def add_shard(commands: Commands) -> None:
 def _shard(options: argparse.Namespace, screen: report.Screen) -> int:
     from disaggc.backends.sharding import parse_degrees, share_out  # as in inspect
 
-    plan = share_out(options.plan, options.output, parse_degrees(options.degree), options.force)
+    degrees = parse_degrees(options.degree)
+    plan = share_out(options.plan, options.output, degrees, options.model, options.force)
     if options.json:
         screen.show_json(report.sharding_data(plan))
         return 0

@@ -27,10 +27,12 @@ class Drawing:
         self.nodes.append(node)
         self._names.update(name for name in node.output if name)
 
-    def op(self, kind: str, inputs: Sequence[str], output: str, **attributes: int | str) -> str:
+    def op(self, kind: str, inputs: Sequence[str], output: str, **attributes: int) -> str:
         """Add one of ONNX's own ops with one output, unless that is there already; returns the output."""
         if not self.has(output):
-            self.add(helper.make_node(kind, inputs, [output], name=output, **attributes))
+            node = helper.make_node(kind, inputs, [output], name=output)
+            node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+            self.add(node)
         return output
 
     def integers(self, values: Sequence[int]) -> str:

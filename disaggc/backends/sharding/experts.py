@@ -131,7 +131,7 @@ def _gated(work: Work, node: NodeProto, name: str, axis: int, cut: Cut) -> str:
 
 def partial_experts(work: Work, node: NodeProto, cut: Cut, output: str) -> str | Whole:
     """The sum over a run of experts, by dispatch and combine; see the module."""
-    value = work.stage.graph.values.get(node.input[0])
+    value = work.stage.values.get(node.input[0])
     width = work.stage.extent(node.input[0], -1)
     if value is None or value.dtype is None or width is None:
         return Whole(f"nothing tells how wide the tokens of {node.op_type} '{node.name}' are")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,13 +28,20 @@ COLUMNS = ("phase", "stage", "pool", "layer", "node", "op", "rule", "from", "to"
 KINDS = {"tp": "tensor parallel", "ep": "expert parallel"}
 
 
-def share_out(folder: Path, output: Path, asked: Mapping[str, Degree], force: bool = False) -> Plan:
+def share_out(
+    folder: Path,
+    output: Path,
+    asked: Mapping[str, Degree],
+    model_folder: Path | None = None,
+    force: bool = False,
+) -> Plan:
     """Write a plan in which each shard of a pool is a pool of its own, with its share of the weights.
 
     Args:
         folder: A plan folder.
         output: The folder to write; it appears whole or not at all.
         asked: Degree of each pool to share out; nothing for the plan's own.
+        model_folder: Where the plan's model lies, if it moved; asked for types that the plan does not tell.
         force: Replace a plan folder that exists.
 
     Returns:
@@ -46,14 +53,15 @@ def share_out(folder: Path, output: Path, asked: Mapping[str, Degree], force: bo
     """
     plan = _opened(folder)
     ops = read_ops(folder)
+    lies = _model_folder(folder) if model_folder is None else model_folder
     degrees = degrees_of(plan, ops, asked)
     with fresh_folder(output, force) as fresh:
-        lowering = PhaseLowering(plan, folder, ops, degrees)
+        lowering = PhaseLowering(plan, folder, lies / plan.model.file, ops, degrees)
         phases = {phase: lowering.lowered(phase, planned) for phase, planned in _phases(plan).items()}
         files = {**_write_graphs(phases.values(), fresh), MACHINES: _copied(folder, fresh, MACHINES)}
         files[OPS] = _write(fresh / OPS, _ops(folder, phases))
         files[SHARES] = _write(fresh / SHARES, _shares(phases))
-        shutil.copyfile(folder / "model.path", fresh / "model.path")
+        (fresh / "model.path").write_text(f"{lies.resolve()}\n", encoding="utf-8")
         changed = replace(
             plan,
             pools=tuple(p for pool in plan.pools for p in _pools(pool, degrees.get(pool.name))),
@@ -73,6 +81,13 @@ def _opened(folder: Path) -> Plan:
     if plan.sharding:
         raise PlanError(f"'{folder}' is shared out already. Start from the plan that it was made of.")
     return plan
+
+
+def _model_folder(folder: Path) -> Path:
+    try:
+        return Path((folder / "model.path").read_text(encoding="utf-8").strip())
+    except OSError as error:
+        raise PlanError(f"'{folder}' does not say where its model is. Add --model FOLDER.") from error
 
 
 def _phases(plan: Plan) -> dict[Phase, PhasePlan]:
@@ -142,9 +157,8 @@ def _seeds(lowered: Lowered) -> Iterator[tuple[Turn, int, str]]:
     """Each cut op with each turn that computes a share of it."""
     for turn in lowered.turns:
         scheme = lowered.schemes.get(turn.origin.path)
-        for index in turn.nodes if scheme is not None else ():
-            if index in scheme.seeds:
-                yield turn, index, scheme.seeds[index].rule
+        seeds = {} if scheme is None else scheme.seeds
+        yield from ((turn, index, seeds[index].rule) for index in turn.nodes if index in seeds)
 
 
 def _shares(phases: Mapping[Phase, Lowered]) -> bytes:
@@ -154,11 +168,7 @@ def _shares(phases: Mapping[Phase, Lowered]) -> bytes:
         for turn, index, rule in _seeds(lowered):
             op, node = turn.origin.ops[index], turn.origin.nodes[index]
             cuts = lowered.schemes[turn.origin.path].seeds[index].cuts
-            cut = (
-                (cuts[turn.shard].start, cuts[turn.shard].stop, cuts[turn.shard].extent)
-                if cuts
-                else ("", "", "")
-            )
+            cut = dataclasses.astuple(cuts[turn.shard]) if cuts else ("", "", "")
             told = (op.layer, op.node, op.op) if op is not None else ("", "", node.op_type)
             rows.append((phase.value, turn.stage.index, turn.stage.pool, *told, rule, *cut))
     return _csv(rows)

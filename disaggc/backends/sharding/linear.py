@@ -38,7 +38,7 @@ def partial_result(stage: StageGraph, node: NodeProto, partial: Presence) -> fro
 
 def _widens(stage: StageGraph, node: NodeProto) -> bool:
     """Whether a node casts real numbers to a type that is no coarser."""
-    value = stage.graph.values.get(node.input[0])
+    value = stage.values.get(node.input[0])
     if node.op_type != "Cast" or value is None or value.dtype is None or not value.dtype.is_float:
         return False
     wide = {1: DType.FLOAT.bits, 11: DType.DOUBLE.bits}

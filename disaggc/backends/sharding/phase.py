@@ -15,7 +15,7 @@ from disaggc.backends.sharding.op_work import read_work
 from disaggc.backends.sharding.scheme import Degree, Scheme, has_network, scheme_of
 from disaggc.backends.sharding.segments import Segment, received, segments_of
 from disaggc.backends.sharding.sending import transfers
-from disaggc.backends.sharding.stage_graph import StageGraph, check_opset, read_stage
+from disaggc.backends.sharding.stage_graph import ModelValues, StageGraph, check_opset, read_stage
 from disaggc.errors import JobError
 from disaggc.ir import DType, Phase
 from disaggc.plans import PhasePlan, Plan, Stage
@@ -66,17 +66,19 @@ class PhaseLowering:
     """Goes through the stages of a phase in order of execution."""
 
     def __init__(
-        self, plan: Plan, folder: Path, ops: Sequence[Placed], degrees: Mapping[str, Degree]
+        self, plan: Plan, folder: Path, model: Path, ops: Sequence[Placed], degrees: Mapping[str, Degree]
     ) -> None:
         """Prepare.
 
         Args:
             plan: As compiled.
             folder: Its folder.
+            model: The model that it was compiled from, if that is still there.
             ops: Where each op runs.
             degrees: Pools to share out.
         """
         self._plan, self._folder, self._ops, self._degrees = plan, folder, ops, degrees
+        self._values = ModelValues(model)
         self._origin = {shard_name(p, i): p for p, d in degrees.items() for i in range(d.shards)}
         self._work = read_work(folder)
         self._states = {name: i for i, s in enumerate(plan.states) for name in (s.past, s.present)}
@@ -94,7 +96,7 @@ class PhaseLowering:
         schemes: dict[str, Scheme] = {}
         for stage in planned.stages:
             rows = [op for op in self._ops if op.phase is phase and op.stage == stage.index]
-            graph = read_stage(self._folder, stage.subgraph, rows)
+            graph = read_stage(self._folder, stage.subgraph, rows, self._values)
             scheme = self._scheme(stage, graph)
             if scheme is None:
                 turns.append(self._whole(stage, graph, arriving))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -12,7 +13,7 @@ from disaggc.backends.emitters.op_table import Placed
 from disaggc.backends.onnxruntime.parts import is_constant, reads
 from disaggc.errors import PlanError
 from disaggc.frontends import read_graph
-from disaggc.ir import Graph, Role
+from disaggc.ir import Graph, Role, Value
 
 _LEAST_OPSET = 13
 """From here on Slice, Split, Squeeze and ReduceSum take what they are told as inputs."""
@@ -28,7 +29,8 @@ class StageGraph:
     Attributes:
         path: Its file, relative to the plan folder.
         model: As written.
-        graph: The same, with every type that is declared or can be inferred.
+        graph: The same as it was read.
+        values: What is known of its values: declared, inferred, or said by the model that it was cut from.
         ops: For each node its row of ops.csv; None for what the stage makes for itself.
         folded: Values that constants alone tell, initializers included.
         producer: Value to the index of the node that writes it.
@@ -38,6 +40,7 @@ class StageGraph:
     path: str
     model: onnx.ModelProto
     graph: Graph
+    values: Mapping[str, Value]
     ops: tuple[Placed | None, ...]
     folded: frozenset[str]
     producer: Mapping[str, int]
@@ -46,7 +49,8 @@ class StageGraph:
     @property
     def nodes(self) -> Sequence[onnx.NodeProto]:
         """Its nodes, in order of execution."""
-        return self.model.graph.node
+        nodes: Sequence[onnx.NodeProto] = self.model.graph.node
+        return nodes
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -68,7 +72,7 @@ class StageGraph:
         weight = self.graph.weights.get(name)
         if weight is not None:
             return weight.shape
-        value = self.graph.values.get(name)
+        value = self.values.get(name)
         return None if value is None else value.shape
 
     def extent(self, name: str, axis: int) -> int | None:
@@ -99,8 +103,9 @@ class StageGraph:
         """
         for declared in (*self.model.graph.output, *self.model.graph.input):
             if declared.name == name:
-                return declared.type
-        value = self.graph.values.get(name)
+                found: onnx.TypeProto = declared.type
+                return found
+        value = self.values.get(name)
         if value is None or value.dtype is None:
             raise PlanError(
                 f"Nothing tells the element type of '{name}' in '{self.path}', which would cross between "
@@ -111,13 +116,32 @@ class StageGraph:
         return onnx.helper.make_tensor_type_proto(code, shape)
 
 
-def read_stage(folder: Path, path: str, rows: Sequence[Placed]) -> StageGraph:
+class ModelValues:
+    """What the whole model says of its values, read when a stage first asks: parts lose what is declared."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @cached_property
+    def values(self) -> Mapping[str, Value]:
+        """By name; nothing if the model is not there."""
+        return read_graph(self._path).values if self._path.is_file() else {}
+
+    def completed(self, graph: Graph) -> Mapping[str, Value]:
+        """The values of a part."""
+        unknown = [name for name, v in graph.values.items() if v.dtype is None or v.shape is None]
+        found = {name: self.values[name] for name in unknown if name in self.values} if unknown else {}
+        return {**graph.values, **found}
+
+
+def read_stage(folder: Path, path: str, rows: Sequence[Placed], model_values: ModelValues) -> StageGraph:
     """Read a stage's subgraph.
 
     Args:
         folder: The plan folder.
         path: The subgraph, relative to it.
         rows: The rows of ops.csv that belong to the stage, in order.
+        model_values: Of the model that it was cut from.
 
     Raises:
         PlanError: They do not fit each other.
@@ -127,7 +151,8 @@ def read_stage(folder: Path, path: str, rows: Sequence[Placed]) -> StageGraph:
     folded = _folded(model)
     producer = {name: i for i, node in enumerate(model.graph.node) for name in node.output if name}
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    return StageGraph(path, model, graph, _rows(model, rows, path), folded, producer, tensors)
+    values = model_values.completed(graph)
+    return StageGraph(path, model, graph, values, _rows(model, rows, path), folded, producer, tensors)
 
 
 def check_opset(stage: StageGraph) -> None:
