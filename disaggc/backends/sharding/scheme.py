@@ -7,9 +7,11 @@ an owned level reads of a shared one is summed on the way; what a shared one rea
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Literal
+
+from onnx import NodeProto
 
 from disaggc.backends.onnxruntime.parts import reads
 from disaggc.backends.sharding import experts, rows
@@ -56,7 +58,7 @@ class Scheme:
         seeds: Nodes that make partial sums.
         partial: Partial sums, and the shards that have a term of each.
         shared: Nodes that each shard computes, whole or in part.
-        level: Of each node that no constant tells.
+        level: Of each node, but for constants and extents, which everybody computes for itself.
         faults: Why parts of the feed-forward network stay whole.
     """
 
@@ -67,18 +69,20 @@ class Scheme:
     faults: tuple[str, ...]
 
 
-def scheme_of(stage: StageGraph, degree: Degree, kept: Collection[str]) -> Scheme:
+def scheme_of(stage: StageGraph, degree: Degree, kept: Collection[str], states: Set[str]) -> Scheme:
     """Share out a stage.
 
     Args:
         stage: Its subgraph.
         degree: Into how many shards, and how.
         kept: Values that must not be partial sums: outputs of the model.
+        states: What is kept from step to step, which stays with the owner.
     """
     sums = _Sums(stage, degree, kept)
     sums.find()
-    shared = frozenset(_shared(stage, sums))
-    level = _levels(stage, shared)
+    free = frozenset(_free(stage, states))
+    shared = frozenset(_shared(stage, sums, free, states))
+    level = _levels(stage, shared, free)
     return Scheme(sums.seeds, sums.partial, shared, level, tuple(sums.faults))
 
 
@@ -100,29 +104,50 @@ class _Sums:
         self.seeds: dict[int, Seed] = {}
         self.partial: dict[str, frozenset[int]] = {}
         self.faults: list[str] = []
+        self._summed: dict[str, int] = {}
         self._terms = expert_terms(stage) if degree.kind == "ep" else Terms({}, 0)
         self._work = Work(stage, Drawing(), lambda name: name, self.is_own)
 
     def find(self) -> None:
         """Go through the stage once, in order."""
-        every = frozenset(range(self._degree.shards))
         self._check_terms()
         for i, node in enumerate(self._stage.nodes):
-            if _is_folded(self._stage, i) or not self._kept_free(i):
+            if _is_folded(self._stage, i):
                 continue
-            seed = self._seed(i)
-            if seed is not None:
-                self.seeds[i] = seed
-                self.partial[node.output[0]] = every
-            elif i in self._terms.place:
-                shard = self._terms.place[i] * self._degree.shards // self._terms.count
-                self.seeds[i] = Seed("expert term")
-                self.partial[node.output[0]] = frozenset({shard})
-            else:
-                found = partial_result(self._stage, node, self.partial)
-                if found:
-                    self.partial[node.output[0]] = found
+            if self._kept_free(i):
+                self._find(i, node)
+            self._count(node)
         self._check_roles()
+
+    def _find(self, i: int, node: NodeProto) -> None:
+        seed = self._seed(i)
+        if seed is not None:
+            self.seeds[i] = seed
+            self.partial[node.output[0]] = frozenset(range(self._degree.shards))
+        elif i in self._terms.place:
+            shard = self._terms.place[i] * self._degree.shards // self._terms.count
+            self.seeds[i] = Seed("expert term")
+            self.partial[node.output[0]] = frozenset({shard})
+        else:
+            found = partial_result(self._stage, node, self.partial)
+            if found and self._is_in_time(node):
+                self.partial[node.output[0]] = found
+
+    def _is_in_time(self, node: NodeProto) -> bool:
+        """Whether what a linear op reads besides partial sums is there when they are.
+
+        A residual stream that stayed a partial sum into the next layer would be summed twice.
+        """
+        sums = [self._summed.get(name, 0) for name in node.input if name in self.partial]
+        others = [self._summed.get(name, 0) for name in node.input if name not in self.partial]
+        return max(others, default=0) <= min(sums)
+
+    def _count(self, node: NodeProto) -> None:
+        """How many sums, one after the other, a value waits for."""
+        waits = [self._summed.get(name, 0) for name in reads(node)]
+        if not any(name in self.partial for name in node.output):
+            waits += [self._summed.get(name, 0) + 1 for name in reads(node) if name in self.partial]
+        self._summed.update(dict.fromkeys(node.output, max(waits, default=0)))
 
     def is_own(self, index: int) -> bool:
         """Whether each shard may compute a node: of the network, and of nothing that must be summed first."""
@@ -199,48 +224,67 @@ class _Sums:
         return all(not isinstance(split(self._work, n, axis, whole), Whole) for n, axis in operands)
 
 
-def _shared(stage: StageGraph, sums: _Sums) -> Iterator[int]:
-    """Nodes that make or carry partial sums, and of what these read all that is cheap or of the network."""
-    makers = {stage.producer[name] for name in sums.partial}
-    wanted = _ancestors(stage, makers)
+def _free(stage: StageGraph, states: Set[str]) -> Iterator[int]:
+    """Constants, and extents of what the stage is given: nodes that need no place."""
     found: set[int] = set()
-    for i in range(len(stage.nodes)):
-        if _is_folded(stage, i):
-            continue
-        if i in makers or (i in wanted and _is_shareable(stage, sums, i, found)):
+    for i, node in enumerate(stage.nodes):
+        sources = (name for name in reads(node) if name not in stage.folded)
+        told = all(stage.producer.get(name, -1) in (-1, *found) and name not in states for name in sources)
+        extent = stage.role(i) in (Role.AUXILIARY, None) and not any(a.g.node for a in node.attribute)
+        if _is_folded(stage, i) or (extent and told and not set(node.output).intersection(stage.outputs)):
             found.add(i)
             yield i
+
+
+def _shared(stage: StageGraph, sums: _Sums, free: Collection[int], states: Set[str]) -> set[int]:
+    """Nodes that make or carry partial sums, and of what leads to these all that is cheap or of the network."""
+    makers = {stage.producer[name] for name in sums.partial}
+    able = {
+        i
+        for i, node in enumerate(stage.nodes)
+        if i not in free and not states.intersection(reads(node)) and _may_share(stage, sums, i)
+    }
+    wanted = _leading(stage, makers, able)
+    found: set[int] = set(makers)
+    for i in sorted(wanted):
+        sources = {stage.producer[n] for n in reads(stage.nodes[i]) if n in stage.producer}
+        if sums.is_own(i) or sources <= found.union(free):
+            found.add(i)
+    return _leading(stage, makers, found)
+
+
+def _leading(stage: StageGraph, makers: Collection[int], able: Collection[int]) -> set[int]:
+    """The makers, and every node that leads to one by none but these and such as are able."""
+    found = set(makers)
+    names: set[str] = set()
+    for i in range(len(stage.nodes) - 1, -1, -1):
+        node = stage.nodes[i]
+        if i in found or (i in able and not names.isdisjoint(node.output)):
+            found.add(i)
+            names.update(reads(node))
+    return found
 
 
 def _is_folded(stage: StageGraph, index: int) -> bool:
     return stage.folded.issuperset(name for name in stage.nodes[index].output if name)
 
 
-def _is_shareable(stage: StageGraph, sums: _Sums, index: int, shared: Collection[int]) -> bool:
+def _may_share(stage: StageGraph, sums: _Sums, index: int) -> bool:
+    """Whether each shard may compute a node, as far as the node itself tells."""
     if sums.is_own(index):
         return True
     node = stage.nodes[index]
-    if stage.role(index) not in _LIGHT or any(a.g.node for a in node.attribute):
-        return False
-    sources = (stage.producer[n] for n in reads(node) if n in stage.producer and n not in stage.folded)
-    return all(s in shared for s in sources) and not any(n in sums.partial for n in reads(node))
+    cheap = stage.role(index) in _LIGHT and not any(a.g.node for a in node.attribute)
+    return cheap and not any(name in sums.partial for name in (*reads(node), *node.output))
 
 
-def _ancestors(stage: StageGraph, nodes: Collection[int]) -> set[int]:
-    wanted = set(nodes)
-    for i in range(len(stage.nodes) - 1, -1, -1):
-        if i in wanted:
-            wanted.update(stage.producer[name] for name in reads(stage.nodes[i]) if name in stage.producer)
-    return wanted
-
-
-def _levels(stage: StageGraph, shared: frozenset[int]) -> dict[int, int]:
+def _levels(stage: StageGraph, shared: Collection[int], free: Collection[int]) -> dict[int, int]:
     """The turn in which each node is computed."""
     level: dict[int, int] = {}
     for i, node in enumerate(stage.nodes):
-        if _is_folded(stage, i):
+        if i in free:
             continue
-        sources = {stage.producer[n] for n in reads(node) if n in stage.producer and n not in stage.folded}
+        sources = {stage.producer[n] for n in reads(node) if n in stage.producer}.difference(free)
         turns = [level[s] + (0 if (s in shared) == (i in shared) else 1) for s in sources]
         level[i] = max(turns, default=1 if i in shared else 0)
     return level

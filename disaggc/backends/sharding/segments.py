@@ -125,7 +125,7 @@ class _Turn:
         """The segment that gives what is needed of it; None if it is nothing."""
         for i, node in enumerate(self._stage.nodes):
             if i not in self._scheme.level:
-                self._drawing.add(node)
+                self._drawing.add(with_inputs(node, [self._full(n) for n in node.input], node.output))
             elif self._is_here(i):
                 self._draw(i, node)
         outputs = [name for name in self._node_of if name in needed]
