@@ -147,7 +147,7 @@ class PhaseLowering:
         if degree is None or not has_network(graph):
             return None
         check_opset(graph)
-        scheme = scheme_of(graph, degree, self._kept, self._states.keys())
+        scheme = scheme_of(graph, degree, self._kept, frozenset(self._states))
         if scheme.faults or not scheme.seeds:
             asked = f"{stage.pool}={degree.kind}{degree.shards}"
             why = next(iter(scheme.faults), f"no way is known to cut '{stage.subgraph}'")

@@ -7,7 +7,7 @@ an owned level reads of a shared one is summed on the way; what a shared one rea
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,7 +69,7 @@ class Scheme:
     faults: tuple[str, ...]
 
 
-def scheme_of(stage: StageGraph, degree: Degree, kept: Collection[str], states: Set[str]) -> Scheme:
+def scheme_of(stage: StageGraph, degree: Degree, kept: Collection[str], states: frozenset[str]) -> Scheme:
     """Share out a stage.
 
     Args:
@@ -224,7 +224,7 @@ class _Sums:
         return all(not isinstance(split(self._work, n, axis, whole), Whole) for n, axis in operands)
 
 
-def _free(stage: StageGraph, states: Set[str]) -> Iterator[int]:
+def _free(stage: StageGraph, states: frozenset[str]) -> Iterator[int]:
     """Constants, and extents of what the stage is given: nodes that need no place."""
     found: set[int] = set()
     for i, node in enumerate(stage.nodes):
@@ -236,13 +236,13 @@ def _free(stage: StageGraph, states: Set[str]) -> Iterator[int]:
             yield i
 
 
-def _shared(stage: StageGraph, sums: _Sums, free: Collection[int], states: Set[str]) -> set[int]:
-    """Nodes that make or carry partial sums, and of what leads to these all that is cheap or of the network."""
+def _shared(stage: StageGraph, sums: _Sums, free: Collection[int], states: frozenset[str]) -> set[int]:
+    """Nodes that make or carry partial sums, and all that leads to these and is cheap or of the network."""
     makers = {stage.producer[name] for name in sums.partial}
     able = {
         i
         for i, node in enumerate(stage.nodes)
-        if i not in free and not states.intersection(reads(node)) and _may_share(stage, sums, i)
+        if i not in free and states.isdisjoint(reads(node)) and _may_share(stage, sums, i)
     }
     wanted = _leading(stage, makers, able)
     found: set[int] = set(makers)
