@@ -424,7 +424,8 @@ class SharedOps:
         phase: 'decode' or 'prefill'.
         role: What they are for ('experts').
         rule: 'row parallel' (with the column parallel products before it), 'expert parallel', 'expert term'
-            (experts written out one by one) or 'tensor parallel experts'. Each gives partial sums.
+            (experts written out one by one), 'expert lookup' (their weights looked up and multiplied in a
+            batch) or 'tensor parallel experts'. Each gives partial sums.
         ops: How many.
         layers: First and last layer that has one; empty for none.
     """

@@ -10,7 +10,7 @@ import math
 
 from onnx import NodeProto, TensorProto
 
-from disaggc.backends.sharding.cuts import Cut, even
+from disaggc.backends.sharding.cuts import Cut, divisors, even
 from disaggc.backends.sharding.drawing import Drawing, attribute
 from disaggc.backends.sharding.slicing import slice_constant, slice_value
 from disaggc.backends.sharding.stage_graph import StageGraph
@@ -51,7 +51,9 @@ def row_cuts(stage: StageGraph, node: NodeProto, shards: int) -> tuple[Cut, ...]
     extent, block = attribute(node, "K", 0), attribute(node, "block_size", 1)
     cuts = even(extent, shards, block)
     if cuts is None:
-        return f"its inner dimension of {extent} is {extent // block} blocks of {block}"
+        blocks = extent // block
+        fits = ", ".join(map(str, list(divisors(blocks))[:6])) or "none"
+        return f"{shards} does not divide the {blocks} blocks of its inner dimension ({fits} do)"
     packed_zero = _input(node, _ZERO) and _is_packed(stage, _input(node, _ZERO))
     if packed_zero and extent // block // shards * attribute(node, "bits", 4) % 8:
         return "its zero points are packed across the cut"

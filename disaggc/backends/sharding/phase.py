@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -77,8 +78,11 @@ class PhaseLowering:
             ops: Where each op runs.
             degrees: Pools to share out.
         """
-        self._plan, self._folder, self._ops, self._degrees = plan, folder, ops, degrees
+        self._plan, self._folder, self._degrees = plan, folder, degrees
         self._values = ModelValues(model)
+        self._ops: dict[tuple[Phase, int], list[Placed]] = defaultdict(list)
+        for op in ops:
+            self._ops[op.phase, op.stage].append(op)
         self._origin = {shard_name(p, i): p for p, d in degrees.items() for i in range(d.shards)}
         self._work = read_work(folder)
         self._states = {name: i for i, s in enumerate(plan.states) for name in (s.past, s.present)}
@@ -95,8 +99,7 @@ class PhaseLowering:
         turns: list[Turn] = []
         schemes: dict[str, Scheme] = {}
         for stage in planned.stages:
-            rows = [op for op in self._ops if op.phase is phase and op.stage == stage.index]
-            graph = read_stage(self._folder, stage.subgraph, rows, self._values)
+            graph = read_stage(self._folder, stage.subgraph, self._ops[phase, stage.index], self._values)
             scheme = self._scheme(stage, graph)
             if scheme is None:
                 turns.append(self._whole(stage, graph, arriving))

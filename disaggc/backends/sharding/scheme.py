@@ -19,11 +19,12 @@ from disaggc.backends.sharding.columns import Whole, Work, split
 from disaggc.backends.sharding.cuts import Cut
 from disaggc.backends.sharding.drawing import Drawing
 from disaggc.backends.sharding.linear import partial_result
+from disaggc.backends.sharding.lookups import LookedUp, looked_up, lookup_cuts
 from disaggc.backends.sharding.stage_graph import REGION, StageGraph
 from disaggc.backends.sharding.terms import Terms, expert_terms
 from disaggc.ir import Role
 
-Rule = Literal["row parallel", "expert parallel", "tensor parallel experts", "expert term"]
+Rule = Literal["row parallel", "expert parallel", "tensor parallel experts", "expert term", "expert lookup"]
 _LIGHT = frozenset({Role.NORM, Role.AUXILIARY, None})
 """Cheap enough for each shard to compute for itself."""
 _CUT = frozenset({Role.EXPERTS, Role.SHARED_EXPERT, Role.FFN})
@@ -44,10 +45,12 @@ class Seed:
     Attributes:
         rule: How it is cut.
         cuts: What each shard has of it; an expert's term is on one shard only.
+        lookup: The experts, where they are looked up.
     """
 
     rule: Rule
     cuts: tuple[Cut, ...] = ()
+    lookup: LookedUp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ class _Sums:
         count, shards = self._terms.count, self._degree.shards
         if count % shards:
             self.faults.append(f"a layer has {count} experts, which {shards} does not divide")
-            self._terms = Terms({}, 0)
+            self._terms = Terms({}, count)
 
     def _check_roles(self) -> None:
         """Each kind of network that is here is cut somewhere."""
@@ -176,7 +179,7 @@ class _Sums:
             if role not in _CUT or role in cut or not _is_cuttable(self._stage, i) or self.faults:
                 continue
             if role is Role.EXPERTS:
-                form = "neither one op nor a sum with a term for each"
+                form = "neither one op, nor a sum with a term for each, nor looked up by one index"
                 whole = f"experts ({node.op_type} '{node.name}') are {form}; tp cuts within them"
                 self.faults.append(
                     whole
@@ -195,6 +198,7 @@ class _Sums:
             return None
         found: tuple[Cut, ...] | Whole
         rule: Rule
+        lookup: LookedUp | None = None
         if experts.is_fused(node):
             by_expert = self._degree.kind == "ep"
             rule = "expert parallel" if by_expert else "tensor parallel experts"
@@ -205,10 +209,16 @@ class _Sums:
             if not self._is_row(index):
                 return None
             found = rows.inner_cuts(self._stage, node, self._degree.shards)
+        elif rows.is_product(node) and not self._terms.count:
+            rule = "expert lookup"
+            lookup = looked_up(self._work, index)
+            if lookup is None:
+                return None
+            found = lookup_cuts(lookup, self._degree.shards)
         else:
             return None
         if not isinstance(found, Whole):
-            return Seed(rule, found)
+            return Seed(rule, found, lookup)
         if role is Role.EXPERTS or self._degree.kind == "tp":
             self.faults.append(found.reason)
         return None

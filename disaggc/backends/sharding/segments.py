@@ -17,6 +17,7 @@ from disaggc.backends.sharding import experts, rows
 from disaggc.backends.sharding.columns import Whole, Work
 from disaggc.backends.sharding.drawing import Drawing, model_of, with_inputs
 from disaggc.backends.sharding.linear import draw_partial
+from disaggc.backends.sharding.lookups import partial_lookup
 from disaggc.backends.sharding.scheme import Scheme, Seed
 from disaggc.backends.sharding.stage_graph import StageGraph
 from disaggc.errors import PlanError
@@ -160,6 +161,8 @@ class _Turn:
         found: str | Whole
         if seed.rule == "row parallel":
             found = rows.partial_product(self._work, index, cut, is_first, output)
+        elif seed.lookup is not None:
+            found = partial_lookup(self._work, seed.lookup, cut, output)
         elif seed.rule == "expert parallel":
             found = experts.partial_experts(self._work, node, cut, output)
         else:

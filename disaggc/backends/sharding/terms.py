@@ -28,8 +28,10 @@ def expert_terms(stage: StageGraph) -> Terms:
     """The terms of every sum over experts, each of which multiplies by weights of its own."""
     place: dict[int, int] = {}
     counts = set()
+    uses = Counter(name for node in stage.nodes for name in node.input)
+    uses.update(stage.outputs)
     for root in _roots(stage):
-        weights = {leaf: _weights(stage, leaf) for leaf in _leaves(stage, root)}
+        weights = {leaf: _weights(stage, leaf) for leaf in _leaves(stage, root, uses)}
         terms = [leaf for leaf, own in weights.items() if own]
         distinct = frozenset().union(*weights.values())
         if len(terms) > 1 and len(distinct) == sum(map(len, weights.values())):
@@ -56,10 +58,8 @@ def _roots(stage: StageGraph) -> Iterator[int]:
     yield from (i for i in range(len(stage.nodes)) if _is_sum(stage, i) and i not in inner)
 
 
-def _leaves(stage: StageGraph, root: int) -> Iterator[int]:
+def _leaves(stage: StageGraph, root: int, uses: Mapping[str, int]) -> Iterator[int]:
     """The nodes that write the terms of a sum of sums; those that others read, too, are left out."""
-    uses = Counter(name for node in stage.nodes for name in node.input)
-    uses.update(stage.outputs)
     open_ones = [root]
     while open_ones:
         for name in stage.nodes[open_ones.pop()].input:
