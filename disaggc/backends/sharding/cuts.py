@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+_NAMED = 64
+"""Greater degrees are not proposed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ def even(extent: int, shards: int, block: int = 1) -> tuple[Cut, ...] | None:
     return tuple(Cut(i * size, (i + 1) * size, extent) for i in range(shards))
 
 
-def divisors(number: int) -> Iterator[int]:
-    """The degrees that divide, from 2 up."""
-    return (degree for degree in range(2, number + 1) if number % degree == 0)
+def undivided(what: str, extent: int, shards: int) -> str:
+    """Why there are no equal runs, and which numbers of shards would have some."""
+    fits = [str(degree) for degree in range(2, min(extent, _NAMED) + 1) if extent % degree == 0]
+    return f"{what}, which {shards} does not divide ({', '.join(fits) or 'nothing'} would)"

@@ -19,7 +19,7 @@ from __future__ import annotations
 from onnx import NodeProto, TensorProto, helper
 
 from disaggc.backends.sharding.columns import Whole, Work
-from disaggc.backends.sharding.cuts import Cut, divisors, even
+from disaggc.backends.sharding.cuts import Cut, even, undivided
 from disaggc.backends.sharding.drawing import attribute, text_attribute, with_inputs
 from disaggc.backends.sharding.slicing import slice_constant
 from disaggc.backends.sharding.stage_graph import StageGraph
@@ -48,10 +48,8 @@ def expert_cuts(stage: StageGraph, node: NodeProto, shards: int) -> tuple[Cut, .
     if not isinstance(count, int):
         return Whole(f"nothing tells how many experts {node.op_type} '{node.name}' has")
     cuts = even(count, shards)
-    fits = ", ".join(map(str, list(divisors(count))[:6]))
-    return cuts or Whole(
-        f"{node.op_type} '{node.name}' has {count} experts, which {shards} does not divide ({fits} do)"
-    )
+    what = f"{node.op_type} '{node.name}' has {count} experts"
+    return cuts or Whole(undivided(what, count, shards))
 
 
 def hidden_cuts(stage: StageGraph, node: NodeProto, shards: int) -> tuple[Cut, ...] | Whole:
@@ -66,10 +64,8 @@ def hidden_cuts(stage: StageGraph, node: NodeProto, shards: int) -> tuple[Cut, .
     if not isinstance(width, int) or not _is_laid_out(stage, node, width):
         return Whole(f"MoE '{node.name}' lays out its weights in another way than [experts, outputs, inputs]")
     cuts = even(width, shards)
-    fits = ", ".join(map(str, list(divisors(width))[:6]))
-    return cuts or Whole(
-        f"experts of MoE '{node.name}' are {width} wide, which {shards} does not divide ({fits} do)"
-    )
+    what = f"experts of MoE '{node.name}' are {width} wide"
+    return cuts or Whole(undivided(what, width, shards))
 
 
 def _fault(stage: StageGraph, node: NodeProto) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from onnx import NodeProto, TensorProto
 
 from disaggc.backends.sharding.columns import Whole, Work
-from disaggc.backends.sharding.cuts import Cut, divisors, even
+from disaggc.backends.sharding.cuts import Cut, even, undivided
 from disaggc.backends.sharding.drawing import attribute, with_inputs
 from disaggc.backends.sharding.slicing import slice_constant
 from disaggc.backends.sharding.stage_graph import StageGraph
@@ -54,11 +54,8 @@ def looked_up(work: Work, last: int) -> LookedUp | None:
 
 def lookup_cuts(found: LookedUp, shards: int) -> tuple[Cut, ...] | Whole:
     """Runs of experts, one a shard."""
-    fits = ", ".join(map(str, list(divisors(found.experts))[:6]))
     count = found.experts
-    return even(count, shards) or Whole(
-        f"a layer has {count} experts, which {shards} does not divide ({fits} do)"
-    )
+    return even(count, shards) or Whole(undivided(f"a layer has {count} experts", count, shards))
 
 
 def partial_lookup(work: Work, found: LookedUp, cut: Cut, output: str) -> str | Whole:

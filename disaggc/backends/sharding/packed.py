@@ -10,7 +10,7 @@ import math
 
 from onnx import NodeProto, TensorProto
 
-from disaggc.backends.sharding.cuts import Cut, divisors, even
+from disaggc.backends.sharding.cuts import Cut, even, undivided
 from disaggc.backends.sharding.drawing import Drawing, attribute
 from disaggc.backends.sharding.slicing import slice_constant, slice_value
 from disaggc.backends.sharding.stage_graph import StageGraph
@@ -52,8 +52,7 @@ def row_cuts(stage: StageGraph, node: NodeProto, shards: int) -> tuple[Cut, ...]
     cuts = even(extent, shards, block)
     if cuts is None:
         blocks = extent // block
-        fits = ", ".join(map(str, list(divisors(blocks))[:6])) or "none"
-        return f"{shards} does not divide the {blocks} blocks of its inner dimension ({fits} do)"
+        return undivided(f"its inner dimension is {blocks} blocks of {block}", blocks, shards)
     packed_zero = _input(node, _ZERO) and _is_packed(stage, _input(node, _ZERO))
     if packed_zero and extent // block // shards * attribute(node, "bits", 4) % 8:
         return "its zero points are packed across the cut"

@@ -6,7 +6,7 @@ from onnx import NodeProto
 
 from disaggc.backends.sharding import packed
 from disaggc.backends.sharding.columns import Whole, Work, split
-from disaggc.backends.sharding.cuts import Cut, divisors, even
+from disaggc.backends.sharding.cuts import Cut, even, undivided
 from disaggc.backends.sharding.drawing import attribute, with_inputs
 from disaggc.backends.sharding.stage_graph import StageGraph
 
@@ -46,10 +46,7 @@ def inner_cuts(stage: StageGraph, node: NodeProto, shards: int) -> tuple[Cut, ..
     assert extent is not None
     found = even(extent, shards)
     if found is None:
-        fits = ", ".join(map(str, list(divisors(extent))[:6]))
-        return Whole(
-            f"the inner dimension of {where} is {extent}, which {shards} does not divide ({fits} do)"
-        )
+        return Whole(undivided(f"the inner dimension of {where} is {extent}", extent, shards))
     return found
 
 

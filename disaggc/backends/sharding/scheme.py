@@ -16,7 +16,7 @@ from onnx import NodeProto
 from disaggc.backends.onnxruntime.parts import reads
 from disaggc.backends.sharding import experts, rows
 from disaggc.backends.sharding.columns import Whole, Work, split
-from disaggc.backends.sharding.cuts import Cut
+from disaggc.backends.sharding.cuts import Cut, undivided
 from disaggc.backends.sharding.drawing import Drawing
 from disaggc.backends.sharding.linear import partial_result
 from disaggc.backends.sharding.lookups import LookedUp, looked_up, lookup_cuts
@@ -168,7 +168,7 @@ class _Sums:
     def _check_terms(self) -> None:
         count, shards = self._terms.count, self._degree.shards
         if count % shards:
-            self.faults.append(f"a layer has {count} experts, which {shards} does not divide")
+            self.faults.append(undivided(f"a layer has {count} experts", count, shards))
             self._terms = Terms({}, count)
 
     def _check_roles(self) -> None:
