@@ -98,7 +98,7 @@ def interleaved_gate() -> Network:
             "wgu": drawn(1, HIDDEN, 2 * WIDTH),
             "wd": drawn(3, WIDTH, HIDDEN),
             "end": np.array([2**31]),
-            "top": np.float32(0.5).reshape(()),
+            "top": np.array(0.5, np.float32),
             **bounds,
         },
     )
@@ -170,6 +170,32 @@ def fused_experts(normalised: bool, activation: str = "silu") -> Network:
             "b1": drawn(3, EXPERTS, rows),
             "w2": drawn(4, EXPERTS, HIDDEN, WIDTH),
             "b2": drawn(5, EXPERTS, HIDDEN),
+        },
+    )
+
+
+def quantised_experts() -> Network:
+    """QMoE of four bits, a scale for each row."""
+    rng = np.random.default_rng(7)
+
+    def packed(rows: int, inner: int) -> np.ndarray[Any, Any]:
+        return rng.integers(0, 256, (EXPERTS, rows, inner // 2), dtype=np.uint8)
+
+    def scales(rows: int) -> np.ndarray[Any, Any]:
+        return (rng.random((EXPERTS, rows)) * 0.05 + 0.01).astype(np.float32)
+
+    attributes = {"k": 2, "normalize_routing_weights": 1, "activation_type": "silu", "expert_weight_bits": 4}
+    return Network(
+        (
+            op("MatMul", "x wr", "r", "router"),
+            op("QMoE", "x r w1 s1 - w2 s2", "y", "experts", domain=CONTRIB, **attributes),
+        ),
+        {
+            "wr": drawn(1, HIDDEN, EXPERTS) * 5,
+            "w1": packed(WIDTH, HIDDEN),
+            "s1": scales(WIDTH),
+            "w2": packed(HIDDEN, WIDTH),
+            "s2": scales(HIDDEN),
         },
     )
 

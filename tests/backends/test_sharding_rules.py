@@ -19,6 +19,7 @@ from .networks import (
     interleaved_gate,
     looked_up_experts,
     packed_weights,
+    quantised_experts,
     transposed_weights,
     two_layers,
     written_out_experts,
@@ -69,6 +70,14 @@ def test_experts_are_cut_within_or_shared_out(form: str, degree: str, tmp_path: 
     network = EXPERTS[form]()
     shared = cut(network, tmp_path, degree)
     assert not shared.scheme.faults
+    assert gap(network, shared, tmp_path) < BOUND
+
+
+@pytest.mark.parametrize("degree", ["ep2", "ep8"])
+def test_quantised_experts_are_shared_out(degree: str, tmp_path: Path) -> None:
+    network = quantised_experts()
+    shared = cut(network, tmp_path, degree)
+    assert rules(shared) == {"expert parallel": 1}
     assert gap(network, shared, tmp_path) < BOUND
 
 
@@ -156,7 +165,7 @@ def test_a_wrong_slice_does_not_go_unseen(tmp_path: Path) -> None:
 def _take_the_place_of_shard_0(shared: Shared, index: int) -> None:
     """Give a turn of shard 1 the first cut of every weight, where it had the second."""
     wrong = shared.turns[index].model.graph
-    offsets = {}
+    offsets: dict[str, TensorProto] = {}
     for turn in shared.turns:
         if turn.shard == 0:
             offsets |= {
