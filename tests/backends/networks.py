@@ -174,7 +174,7 @@ def fused_experts(normalised: bool, activation: str = "silu") -> Network:
     )
 
 
-def quantised_experts() -> Network:
+def quantised_experts(normalised: bool = True) -> Network:
     """QMoE of four bits, a scale for each row."""
     rng = np.random.default_rng(7)
 
@@ -184,7 +184,8 @@ def quantised_experts() -> Network:
     def scales(rows: int) -> np.ndarray[Any, Any]:
         return (rng.random((EXPERTS, rows)) * 0.05 + 0.01).astype(np.float32)
 
-    attributes = {"k": 2, "normalize_routing_weights": 1, "activation_type": "silu", "expert_weight_bits": 4}
+    weighed = {"k": 2, "normalize_routing_weights": int(normalised)}
+    attributes = {**weighed, "activation_type": "silu", "expert_weight_bits": 4}
     return Network(
         (
             op("MatMul", "x wr", "r", "router"),

@@ -33,6 +33,11 @@ FAULTS: tuple[tuple[Callable[[], Network], str, str], ...] = (
     (lambda: fused_experts(True), "ep3", "MoE 'm' has 8 experts, which 3 does not divide (2, 4, 8 would)"),
     (lambda: fused_experts(True), "tp5", "experts of MoE 'm' are 32 wide, which 5 does not divide"),
     (quantised_experts, "tp2", "is quantised: its experts can be shared out (ep), but not cut"),
+    (
+        lambda: quantised_experts(False),
+        "ep2",
+        "leaves its routing weights as they are, which kernels of",
+    ),
     (written_out_experts, "ep16", "a layer has 8 experts, which 16 does not divide (2, 4, 8 would)"),
     (looked_up_experts, "ep5", "a layer has 8 experts, which 5 does not divide"),
 )

@@ -43,7 +43,7 @@ class Drawing:
 
     def scalar(self, value: float, data_type: int) -> str:
         """A constant without axes."""
-        name = f"shard/scalar/{value:g}/{data_type}"
+        name = f"shard/scalar/{value!r}/{data_type}"
         self.constants[name] = helper.make_tensor(name, data_type, [], [value])
         return name
 

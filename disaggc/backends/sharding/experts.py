@@ -10,7 +10,7 @@ one choice (k = 1, so that the op weighs it by one), weighs it, and adds up what
     partial[token] = sum of weight x y over its pairs
 
 No expert is computed for a token that did not choose it, and the partial sums of all shards add up to
-what the uncut op gives. The weights are those of onnxruntime's kernel: softmax over all experts, of
+what the uncut op gives. The weights are those of onnxruntime's kernel of MoE: softmax over all experts, of
 which the chosen are taken as they are, or made to sum to one (normalize_routing_weights).
 """
 
@@ -76,6 +76,8 @@ def _fault(stage: StageGraph, node: NodeProto) -> str:
         return "picks experts by a sparse mixer"
     if len(node.input) > _QUANTISED_OPTIONAL_LOGITS and node.input[_QUANTISED_OPTIONAL_LOGITS]:
         return "weighs experts by other values than it picks them by"
+    if node.op_type == "QMoE" and not attribute(node, "normalize_routing_weights", 0):
+        return "leaves its routing weights as they are, which kernels of QMoE take in different ways"
     if stage.rank(node.input[1]) != 2:
         return "does not say that its router has one row a token"
     return ""
