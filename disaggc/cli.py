@@ -24,6 +24,7 @@ from disaggc.commands import (
     inspect,
     reporting,
     run,
+    shard,
 )
 from disaggc.errors import DisaggcError, nearest
 
@@ -32,6 +33,7 @@ COMMANDS = (
     compiling.add_compile,
     run.add_run,
     run.add_verify,
+    shard.add_shard,
     explain.add_explain,
     explain.add_targets,
     calibrate.add_calibrate,

@@ -11,6 +11,7 @@ from disaggc.report.html import fleet_counts, fleet_page, link_rates, plan_page,
 from disaggc.report.inspect import inspection, inspection_data
 from disaggc.report.questions import what_binds, why, why_not
 from disaggc.report.runs import run_data, run_table, verification_data, verification_table
+from disaggc.report.sharding import sharding_data, sharding_lines
 from disaggc.report.systems import system_data, system_table, systems_data, systems_table
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "run_data",
     "run_table",
     "script",
+    "sharding_data",
+    "sharding_lines",
     "summary",
     "sweep_page",
     "system_data",

@@ -176,6 +176,8 @@ def _emit_plan(
     target.mkdir(exist_ok=True)
     own = _named(settings, deployment)
     plan, model_folder = open_plan(folder), _model_folder(folder, own)
+    if plan.sharding:
+        raise PlanError(f"'{folder}' is shared out to be run here. Emit the plan that it was made of.")
     order = Order(plan, folder, model_folder, machines, own, deployment.copies, deployment.prefill_copies)
     try:
         written = chosen.emit(order, target)
