@@ -23,6 +23,7 @@ from disaggc.commands import (
     inspect,
     reporting,
     run,
+    serve,
 )
 from disaggc.errors import DisaggcError, nearest
 
@@ -31,6 +32,7 @@ COMMANDS = (
     compiling.add_compile,
     run.add_run,
     run.add_verify,
+    serve.add_serve,
     explain.add_explain,
     explain.add_targets,
     importing.add_import,
