@@ -178,6 +178,8 @@ def _weights(texts: list[str]) -> dict[str, float]:
 def _listening(options: argparse.Namespace) -> Listening:
     from disaggc import serving
 
+    if not 0 <= options.port < 2**16:
+        raise JobError(f"--port {options.port} is no port. Give 0 to 65535; 0 takes any that is free.")
     if options.drain < 0:
         raise JobError(f"--drain {options.drain:g}: give seconds from 0.")
     return serving.Listening(options.host, options.port, options.drain, options.access_log)
