@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai.types import Completion
@@ -77,12 +78,8 @@ def test_a_streamed_chat_begins_with_its_role(house: Running) -> None:
     whole = client.chat.completions.create(
         model="tiny", messages=[{"role": "user", "content": "hello"}], max_completion_tokens=30
     )
-    stream = client.chat.completions.create(
-        model="tiny",
-        messages=[{"role": "user", "content": parts}],  # type: ignore[typeddict-item]
-        max_tokens=30,
-        stream=True,
-    )
+    message: Any = {"role": "user", "content": parts}
+    stream = client.chat.completions.create(model="tiny", messages=[message], max_tokens=30, stream=True)
     deltas = [chunk.choices[0] for chunk in stream]
     assert deltas[0].delta.role == "assistant"
     assert "".join(d.delta.content or "" for d in deltas) == whole.choices[0].message.content

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -96,7 +97,7 @@ def test_an_executor_that_is_killed_costs_a_pause_and_no_token(plan_folder: Path
     assert not any(Path(f"/proc/{pid}").exists() for pid in executors)
 
 
-def load(url: str, answers: Path, *arguments: str) -> tuple[str, list[dict[str, object]]]:
+def load(url: str, answers: Path, *arguments: str) -> tuple[str, list[dict[str, Any]]]:
     """What the load generator prints, and every answer."""
     generator = str(REPOSITORY / "benchmarks" / "serve_load.py")
     ran = subprocess.run(  # noqa: S603 - ourselves
@@ -131,16 +132,16 @@ def test_under_load_every_answer_is_that_of_run_and_metrics_add_up(
         r"^premium +\d+ .*^free +\d+|^free +\d+ .*^premium +\d+", table, re.MULTILINE | re.DOTALL
     )
     planned = [answer["planned"] for answer in answers]
-    whole = expected(*(p["prompt"] for p in planned), new_tokens=64)  # type: ignore[index]
+    whole = expected(*(p["prompt"] for p in planned), new_tokens=64)
     for answer, request, tokens in zip(answers, planned, whole, strict=True):
-        assert answer["tokens"] == tokens[: request["new_tokens"]]  # type: ignore[index]
-        assert answer["said_tokens"] == request["new_tokens"]  # type: ignore[index]
+        assert answer["tokens"] == tokens[: request["new_tokens"]]
+        assert answer["said_tokens"] == request["new_tokens"]
     for tier in ("premium", "free"):
-        own = [p for p in planned if p["tier"] == tier]  # type: ignore[index]
-        new = sum(p["new_tokens"] for p in own)  # type: ignore[index]
+        own = [p for p in planned if p["tier"] == tier]
+        new = sum(p["new_tokens"] for p in own)
         labels = f'{{model_name="qwen3_moe.gqa_moe",tier="{tier}"}}'
         assert metrics[f"disaggc:generation_tokens_total{labels}"] == new
-        assert metrics[f"disaggc:prompt_tokens_total{labels}"] == sum(len(p["prompt"]) for p in own)  # type: ignore[index]
+        assert metrics[f"disaggc:prompt_tokens_total{labels}"] == sum(len(p["prompt"]) for p in own)
         assert metrics[f"disaggc:time_to_first_token_seconds_count{labels}"] == len(own)
         assert metrics[f"disaggc:inter_token_latency_seconds_count{labels}"] == new - len(own)
         assert metrics[f"disaggc:e2e_request_latency_seconds_count{labels}"] == len(own)
@@ -158,7 +159,7 @@ def test_a_burst_beyond_the_queue_is_turned_away_and_the_rest_is_served(
     turned_away = statuses.count(429)
     assert turned_away > 0
     assert statuses.count(200) == 20 - turned_away >= 2
-    assert all(len(a["tokens"]) == 64 for a in answers if a["status"] == 200)  # type: ignore[arg-type]
+    assert all(len(a["tokens"]) == 64 for a in answers if a["status"] == 200)
     outcomes = {key: value for key, value in metrics.items() if key.startswith("disaggc:requests_total{")}
     assert sum(outcomes.values()) == 20
     assert sum(value for key, value in outcomes.items() if '"rejected"' in key) == turned_away
