@@ -66,6 +66,11 @@ class Form:
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What clients tell when they report something."""
+        return {"x-request-id": self.id}
+
     def body(self, answers: Sequence[Piece], usage: Usage) -> JsonObject:
         """The whole of it."""
         return {**self._head(), "choices": [self._choice(a) for a in answers], "usage": usage.body}

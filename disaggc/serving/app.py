@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 from typing import TypeVar
 
 from starlette.applications import Starlette
@@ -138,6 +139,7 @@ class Api:
 
     async def _answer(self, request: Request, kind: type[Body]) -> Response:
         """Answer a request, whole or as a stream."""
+        arrived_s = perf_counter()
         self._admit(request)
         if self.is_draining:
             raise draining()
@@ -145,15 +147,15 @@ class Api:
         body = read_body(data, kind, self.rules.ignore_sampling)
         tier = self.lineup.tier_of(body.model, body.service_tier)
         asked = await run_in_threadpool(asked_of, body, self.language)
-        exchange = self._exchange(asked, tier)
+        exchange = self._exchange(asked, tier, arrived_s)
         form = Form(
             asked.is_chat, body.model or self.lineup.model, tier.name, asked.with_ids, asked.with_usage
         )
         return await self._respond(request, exchange, form)
 
-    def _exchange(self, asked: Asked, tier: Tier) -> Exchange:
+    def _exchange(self, asked: Asked, tier: Tier, arrived_s: float) -> Exchange:
         limits = [new_tokens(asked, p, tier.context, self.rules.max_tokens) for p in asked.prompts]
-        return Exchange(asked, limits, tier, self.language, self.metrics, self.rules.timeout_s)
+        return Exchange(asked, limits, tier, self.language, self.metrics, self.rules.timeout_s, arrived_s)
 
     async def _respond(self, request: Request, exchange: Exchange, form: Form) -> Response:
         """The response to an exchange, which is closed whatever happens."""
@@ -164,10 +166,11 @@ class Api:
             pieces = exchange.pieces()
             if not exchange.asked.stream:
                 answers = await _while_connected(request, _whole(pieces, len(exchange.limits)))
-                return JSONResponse(form.body(answers, exchange.usage))
+                return JSONResponse(form.body(answers, exchange.usage), headers=form.headers)
             first = await _while_connected(request, anext(pieces))
             is_handed_on = True
-            return _Stream(self._events(exchange, form, first, pieces), partial(self._close, exchange))
+            events = self._events(exchange, form, first, pieces)
+            return _Stream(events, form.headers, partial(self._close, exchange))
         finally:
             if not is_handed_on:
                 self._close(exchange)
@@ -195,8 +198,10 @@ class Api:
 class _Stream(StreamingResponse):
     """A stream that lets go of what it reads, even if the client is gone before it has begun."""
 
-    def __init__(self, events: AsyncIterator[bytes], close: Callable[[], None]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers=_STREAM_HEADERS)
+    def __init__(
+        self, events: AsyncIterator[bytes], headers: Mapping[str, str], close: Callable[[], None]
+    ) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={**_STREAM_HEADERS, **headers})
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -28,7 +28,7 @@ class _Part:
     """One prompt and its answer.
 
     Attributes:
-        begun_s, last_s: When the request came and when its last tokens did, on ``perf_counter``.
+        last_s: When its last tokens came, on ``perf_counter``.
         count: Tokens that were told of.
     """
 
@@ -36,8 +36,7 @@ class _Part:
     request: Request
     detokenizer: Detokenizer | None
     stops: StopStrings
-    begun_s: float
-    last_s: float
+    last_s: float = 0.0
     service: Service | None = None
     ticket: Ticket | None = None
     count: int = 0
@@ -66,6 +65,7 @@ class Exchange:
         language: The model's.
         metrics: Told of everything.
         timeout_s: How long it may take.
+        arrived_s: When it came, on ``perf_counter``.
     """
 
     asked: Asked
@@ -74,6 +74,7 @@ class Exchange:
     language: Language
     metrics: Metrics
     timeout_s: float
+    arrived_s: float
     _events: asyncio.Queue[_Event] = field(default_factory=asyncio.Queue, init=False)
     _parts: list[_Part] = field(default_factory=list, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
@@ -134,11 +135,11 @@ class Exchange:
         return Usage(sum(map(len, self.asked.prompts)), sum(part.count for part in self._parts))
 
     def _part(self, index: int, request: Request) -> _Part:
-        text, now = self.language.text, perf_counter()
+        text = self.language.text
         detokenizer = (
             Detokenizer(partial(text.text, special=False), request.prompt) if text is not None else None
         )
-        return _Part(index, request, detokenizer, StopStrings(self.asked.stops), now, now)
+        return _Part(index, request, detokenizer, StopStrings(self.asked.stops))
 
     def _hear(self, loop: asyncio.AbstractEventLoop, index: int, news: News) -> None:
         """On the scheduler's thread: pass news on."""
@@ -174,7 +175,7 @@ class Exchange:
             self.metrics.further(tier, tokens, now - part.last_s)
         elif part.ticket is not None:
             prompt = len(part.request.prompt)
-            self.metrics.first(tier, prompt, now - part.begun_s, part.ticket.queued_s)
+            self.metrics.first(tier, prompt, now - self.arrived_s, part.ticket.queued_s)
         self.metrics.generated(tier, tokens)
         part.count += tokens
         part.last_s = now
@@ -184,7 +185,7 @@ class Exchange:
         part.is_over = True
         if part.service is not None and part.ticket is not None and not part.ticket.live.is_done:
             part.service.withdraw(part.ticket)
-        seconds = perf_counter() - part.begun_s
+        seconds = perf_counter() - self.arrived_s
         self.metrics.ended(self.tier.name, outcome, len(part.request.prompt), part.count, seconds)
 
     def _abandon(self, outcome: str) -> None:

@@ -36,6 +36,8 @@ def test_a_text_is_completed_with_the_tokens_of_run(house: Running, expected: Ex
     assert ids_of(answer) == tokens
     assert answer.choices[0].text == text.text(tokens, special=False)
     assert answer.choices[0].finish_reason == "length"
+    assert answer._request_id
+    assert answer._request_id in answer.id
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == len(text.ids(prompt))
     assert (answer.usage.completion_tokens, answer.usage.total_tokens) == (20, len(text.ids(prompt)) + 20)
