@@ -104,7 +104,7 @@ class Scheduler:
         self._limits = limits
         self._numbers = numbers
         self._keep_logits = keep_logits
-        self._waiting = waiting or Waiting()
+        self._waiting = Waiting() if waiting is None else waiting
         self._at_work: dict[int, tuple[Lane, Batch, float, int]] = {}
         self._turns = itertools.count()
         self._begun = 0.0
@@ -333,7 +333,7 @@ class Scheduler:
         lives = [live for _, live in batch.live()]
         for live in lives:
             live.alone = True
-            if len(lives) == 1:
+            if len(batch.rows) == 1:  # whoever was withdrawn may have been at fault
                 live.fail(error_of(failed.error, failed.text))
         self._requeue(lives)
 

@@ -50,6 +50,8 @@ REFUSED: Mapping[str, tuple[object, ...]] = {
     "audio": (None,),
     "prediction": (None,),
     "web_search_options": (None,),
+    "reasoning_effort": (None,),
+    "verbosity": (None,),
 }
 """Fields that are not served, and the values that ask for nothing."""
 
@@ -109,7 +111,7 @@ class CompletionBody(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatBody(Body):
-    """POST /v1/chat/completions. What the last line names is ignored."""
+    """POST /v1/chat/completions. From ``parallel_tool_calls`` on, fields change no answer here."""
 
     messages: Any = None
     max_completion_tokens: int | None = None
@@ -123,14 +125,14 @@ class ChatBody(Body):
     audio: Any = None
     prediction: Any = None
     web_search_options: Any = None
+    reasoning_effort: Any = None
+    verbosity: Any = None
     parallel_tool_calls: bool | None = None
     metadata: Any = None
     store: bool | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
-    reasoning_effort: str | None = None
-    verbosity: str | None = None
 
 
 class _UnreadableError(Exception):

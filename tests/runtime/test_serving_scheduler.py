@@ -155,6 +155,38 @@ def test_a_poisoned_request_hears_of_its_error_alone() -> None:
     assert sorted(ends, key=lambda end: end[0]) == [(0, None), (1, JobError), (2, None)]
 
 
+def test_nobody_is_blamed_for_one_who_left_the_micro_batch_that_failed() -> None:
+    transport = Scripted()
+    scheduler, inbox = serving(transport)
+    lives = lives_of([Request((1, 5), 30), Request((2, 5), 30)])
+    for live in lives:
+        inbox.put(live)
+
+    def poison() -> None:
+        transport._poisonous = 2
+        lives[1].withdraw()
+
+    transport.script[4] = [poison, inbox.close]
+    scheduler.serve(inbox)
+    assert lives[0].error is None
+    assert lives[0].tokens == answer(lives[0].request)
+
+
+def test_a_scheduler_keeps_to_the_weights() -> None:
+    scheduler, inbox = serving(
+        Scripted(), Limits(1, None, ragged=True), waiting=Waiting({"premium": 3.0, "free": 1.0})
+    )
+    order: list[str] = []
+    for number in range(16):
+        tier = "free" if number < 4 else "premium"
+        request = Request((1 + number,), 2, tier=tier)
+        inbox.put(Live(number, request, listener=lambda live: order.append(live.request.tier)))
+    inbox.close()
+    scheduler.serve(inbox)
+    assert order[::2].count("free") == 4
+    assert 1 <= order[: len(order) // 2 : 2].count("free") <= 3
+
+
 def test_a_run_of_steps_is_as_long_as_may_be_waited() -> None:
     for quantum_s, steps in ((1e-9, {1}), (1e9, {1, QUANTUM, 8})):
         transport = Scripted()
