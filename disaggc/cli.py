@@ -24,6 +24,7 @@ from disaggc.commands import (
     inspect,
     reporting,
     run,
+    serve,
     shard,
 )
 from disaggc.errors import DisaggcError, nearest
@@ -33,6 +34,7 @@ COMMANDS = (
     compiling.add_compile,
     run.add_run,
     run.add_verify,
+    serve.add_serve,
     shard.add_shard,
     explain.add_explain,
     explain.add_targets,
