@@ -9,7 +9,7 @@ from time import perf_counter_ns
 from disaggc.errors import ExecutorError
 from disaggc.plans import Plan, StateRef
 from disaggc.runtime.engine import OrtValue, Session
-from disaggc.runtime.failures import FAILURES, run_error
+from disaggc.runtime.failures import FAILURES, is_out_of_memory, run_error
 from disaggc.runtime.sessions import Opener
 from disaggc.runtime.stage import BoundStage, Values
 from disaggc.runtime.states import Piece, gather, initial
@@ -107,7 +107,7 @@ class Executor:
             capacity: Tokens that a state of fixed buffer must hold.
 
         Raises:
-            JobError: There is no memory for them.
+            OutOfMemoryError: There is no memory for them.
         """
         extents = {"batch": rows, "capacity": capacity}
         values: Values = {past: initial(self._states[past], extents) for past in pasts}
@@ -124,7 +124,7 @@ class Executor:
 
         Raises:
             ExecutorError: A state is not here.
-            JobError: There is no memory for them.
+            OutOfMemoryError: There is no memory for them.
         """
         missing = [piece.group for piece in pieces if not self.holds(piece.group, pasts)]
         if pasts and missing:
@@ -162,6 +162,7 @@ class Executor:
 
         Raises:
             JobError: A token or a position is beyond what the model has tables for.
+            OutOfMemoryError: There is no memory for it.
             PlanError: The subgraph fails.
         """
         if (phase, index) not in self._sessions:
@@ -176,6 +177,8 @@ class Executor:
                 memory.version += 1
         except FAILURES as error:
             where = self._wiring[phase].stages[index].subgraph or f"{phase} stage {index}"
+            if stage is not None and is_out_of_memory(error):
+                stage.shrink()
             raise run_error(error, where, self._token_ids(memory)) from error
         end = perf_counter_ns()
         tally = self.tallies[phase, index]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from disaggc.errors import ExecutorError
 from disaggc.runtime.arena import Layout
 from disaggc.runtime.bell import Bell
-from disaggc.runtime.framing import Packer, Unpacker
+from disaggc.runtime.framing import Packer, Unpacker, group_of
+from disaggc.runtime.memory import NoRoomError
 from disaggc.runtime.messages import DRIVER, Address, Message
 from disaggc.runtime.ring import Ring
 from disaggc.runtime.tensors import Array
@@ -34,6 +35,7 @@ class _Way:
     unpacker: Unpacker
     message: memoryview | None = None
     filled: int = 0
+    is_skipping: bool = False
 
 
 class Links:
@@ -109,7 +111,7 @@ class Links:
         self._early.clear()
         for way in (*self._out.values(), *(way for _, way in self._in)):
             way.ring.restart()
-            way.message = None
+            way.message, way.is_skipping = None, False
 
     def clear(self) -> None:
         """Empty this end's rings; nobody may use them meanwhile."""
@@ -151,22 +153,39 @@ def _next(way: _Way) -> Message | None:
     """The next whole message on its way, if it is here."""
     while (record := way.ring.peek()) is not None:
         (rest,) = _REST.unpack_from(record)
-        message = _assemble(way, record[_REST.size :], rest)
-        way.ring.release()
+        try:
+            message = _assemble(way, record[_REST.size :], rest)
+        finally:
+            way.ring.release()
         if message is not None:
             return message
     return None
 
 
 def _assemble(way: _Way, part: memoryview, rest: int) -> Message | None:
-    """The message that this part of it completes, if it does."""
+    """The message that this part of it completes, if it does.
+
+    Raises:
+        NoRoomError: There is no memory for it; what is still to come of it will be skipped.
+    """
+    if way.is_skipping:
+        way.is_skipping = rest > 0
+        return None
     if way.message is None and rest == 0:
         return way.unpacker.read(part)
     if way.message is None:
-        way.message, way.filled = memoryview(bytearray(len(part) + rest)), 0
+        way.message, way.filled = _room(way, part, len(part) + rest), 0
     way.message[way.filled : way.filled + len(part)] = part
     way.filled += len(part)
     if rest:
         return None
     whole, way.message = way.message, None
     return way.unpacker.read(whole)
+
+
+def _room(way: _Way, first: memoryview, size: int) -> memoryview:
+    try:
+        return memoryview(bytearray(size))
+    except MemoryError as error:
+        way.is_skipping = True
+        raise NoRoomError(group_of(first), size) from error

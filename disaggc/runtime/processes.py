@@ -287,6 +287,7 @@ def _open_order(
         instances=dict(instances),
         spin_us=_spin_us(execution, sum(instances.values()) * threads),
         traced=execution.traced,
+        memory_bytes=execution.memory_bytes or 0,
     )
 
 
