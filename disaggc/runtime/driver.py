@@ -12,6 +12,7 @@ from types import TracebackType
 
 from disaggc.errors import DisaggcError
 from disaggc.plans import Plan
+from disaggc.runtime.cluster import on_cluster
 from disaggc.runtime.execution import Execution, instances_of, kv_budget, limits_of, micro_batches_of
 from disaggc.runtime.in_process import InProcess
 from disaggc.runtime.lanes import make_lanes
@@ -75,6 +76,10 @@ def deploy(
     if execution.on == "processes":
         return Deployment(
             plan, Processes(plan, folder, model_folder, instances, threads, execution), execution
+        )
+    if execution.on == "ray":
+        return Deployment(
+            plan, on_cluster(plan, folder, model_folder, instances, threads, execution), execution
         )
     opener = StageOpener(folder, model_folder, threads, plan.files)
     return Deployment(plan, InProcess(plan, opener, instances, threads, execution.traced), execution)

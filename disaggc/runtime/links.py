@@ -72,6 +72,7 @@ class Links:
         self._out = {target: way for (source, target), way in ways.items() if source == own}
         self._in = tuple((source, way) for (source, target), way in ways.items() if target == own)
         self._early: deque[tuple[Address, Message]] = deque()
+        self._refused: deque[NoRoomError] = deque()
 
     def send(self, target: Address, message: Message) -> None:
         """Write a message for another process, and wake it.
@@ -91,13 +92,19 @@ class Links:
         self._bells[target].ring(self._signs[target])
 
     def poll(self) -> Iterator[tuple[Address, Message]]:
-        """The messages that have arrived, those of one sender in order, whatever is sent meanwhile."""
+        """The messages that have arrived, those of one sender in order, whatever is sent meanwhile.
+
+        Raises:
+            NoRoomError: There is no memory for one of them.
+        """
+        if self._refused:
+            raise self._refused.popleft()
         while (found := self._early.popleft() if self._early else self._arrived()) is not None:
             yield found
 
     def has_any(self) -> bool:
         """Whether a message has arrived."""
-        return bool(self._early) or any(way.ring.has_record() for _, way in self._in)
+        return bool(self._early or self._refused) or any(way.ring.has_record() for _, way in self._in)
 
     def forget(self, group: int) -> None:
         """A micro-batch is over."""
@@ -109,6 +116,7 @@ class Links:
     def restart(self) -> None:
         """Begin anew, after the rings were cleared."""
         self._early.clear()
+        self._refused.clear()
         for way in (*self._out.values(), *(way for _, way in self._in)):
             way.ring.restart()
             way.message, way.is_skipping = None, False
@@ -123,8 +131,11 @@ class Links:
         """Room in a ring; while there is none, messages are taken in, so that nobody waits for us."""
         while (room := ring.reserve(size)) is None:
             self._stalled()
-            while (found := self._arrived()) is not None:
-                self._early.append(found)
+            try:
+                while (found := self._arrived()) is not None:
+                    self._early.append(found)
+            except NoRoomError as error:  # not now, amid a message of another micro-batch
+                self._refused.append(error)
             time.sleep(_STALL_S)
         return room
 

@@ -179,6 +179,12 @@ class Process:
         return now - since
 
 
+def cores() -> int:
+    """Of this machine, as far as this process may use them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
 def ending(code: int) -> str:
     """How a process ended."""
     if code == NO_MEMORY:

@@ -214,10 +214,14 @@ class Worker:
     def _obey(self) -> bool:
         """Carry out what has been sent; whether there was anything."""
         before = self._obeyed
-        for command in self._channel.receive():
+        for command in self._commands():
             self._obeyed += 1
             self._carry_out(command)
         return self._obeyed != before
+
+    def _commands(self) -> Iterator[Command]:
+        """What the driver has said."""
+        return self._channel.receive()
 
     def _carry_out(self, command: Command) -> None:
         match command:
