@@ -13,7 +13,14 @@ from types import TracebackType
 from disaggc.errors import DisaggcError
 from disaggc.plans import Plan
 from disaggc.runtime.cluster import on_cluster
-from disaggc.runtime.execution import Execution, instances_of, kv_budget, limits_of, micro_batches_of
+from disaggc.runtime.execution import (
+    Execution,
+    check_memory,
+    instances_of,
+    kv_budget,
+    limits_of,
+    micro_batches_of,
+)
 from disaggc.runtime.in_process import InProcess
 from disaggc.runtime.lanes import make_lanes
 from disaggc.runtime.model_file import check_model
@@ -73,6 +80,7 @@ def deploy(
     stages = (*phase_of(plan, "prefill").stages, *phase_of(plan, "decode").stages)
     check_weights(read_table(folder), {stage.subgraph for stage in stages}, model_folder)
     instances = instances_of(plan, execution)
+    check_memory(execution)
     if execution.on == "processes":
         return Deployment(
             plan, Processes(plan, folder, model_folder, instances, threads, execution), execution

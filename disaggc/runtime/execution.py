@@ -8,6 +8,7 @@ from typing import Literal
 
 from disaggc.errors import JobError, nearest
 from disaggc.plans import Plan
+from disaggc.runtime.memory import check_bound
 from disaggc.runtime.scheduler import Limits
 from disaggc.runtime.wiring import phase_of
 
@@ -63,6 +64,19 @@ def instances_of(plan: Plan, execution: Execution) -> dict[str, int]:
             raise JobError(f"Pool '{pool}' cannot have {count} instances. Give it 1 or more.")
         pools[pool] = count
     return pools
+
+
+def check_memory(execution: Execution) -> None:
+    """Refuse a limit of memory that nobody would keep.
+
+    Raises:
+        JobError: Executors share the driver's process, or this system has no such limit.
+    """
+    if execution.memory_bytes is None:
+        return
+    if execution.on == "local":
+        raise JobError("--memory-limit is for executors with a process each. Add --on processes or --on ray.")
+    check_bound(execution.memory_bytes)
 
 
 def micro_batches_of(plan: Plan, execution: Execution) -> int:

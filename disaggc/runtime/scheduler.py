@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from disaggc import errors
-from disaggc.errors import DisaggcError, ExecutorError
+from disaggc.errors import DisaggcError, ExecutorError, OutOfMemoryError
 from disaggc.runtime.commands import Close, Failed, Form, More, Prefill, Share
 from disaggc.runtime.lanes import Batch, Lane, Member
 from disaggc.runtime.messages import Address
@@ -123,9 +123,14 @@ class Scheduler:
         """Start to prefill what has come and finds room, in order of arrival; nobody is overtaken."""
         buckets: dict[tuple[int, int, int], list[Live]] = {}
         planned = [lane.rows for lane in self._lanes]
-        reserved = sum(live.request.context for lane in self._lanes for b in lane.all for _, live in b.live())
-        while self._waiting and self._waiting[0].request.arrival_s <= self._now():
+        there = [live for lane in self._lanes for batch in lane.all for _, live in batch.live()]
+        reserved = sum(live.request.context for live in there)
+        is_taken = any(live.exclusive for live in there)
+        while not is_taken and self._waiting and self._waiting[0].request.arrival_s <= self._now():
             live = self._waiting[0]
+            if live.exclusive and (buckets or any(lane.all for lane in self._lanes)):
+                break
+            is_taken = live.exclusive
             place = min(range(len(planned)), key=planned.__getitem__)
             reserved += live.request.context
             if planned[place] >= self._limits.rows or reserved > (self._limits.kv_tokens or reserved):
@@ -261,18 +266,39 @@ class Scheduler:
             lane.decoding = None
 
     def _give_up(self, failed: Failed) -> None:
-        """A micro-batch failed: its requests are tried one by one; one that was alone has failed."""
-        if failed.group not in self._at_work:
+        """A micro-batch failed: its requests are tried one by one; one that was alone has failed.
+
+        For want of memory, which others may have had, it must have been all alone.
+        """
+        found = self._take_out(failed.group)
+        if found is None:
             return
-        lane, batch, _, _ = self._at_work.pop(failed.group)
-        self._rest(lane, batch)
+        lane, batch = found
         self._close(lane, [batch])
         lives = [live for _, live in batch.live()]
+        is_memory = failed.error == OutOfMemoryError.__name__
         for live in lives:
-            if len(lives) == 1:
-                live.error = error_of(failed.error, failed.text)
+            if len(lives) == 1 and is_memory and not live.exclusive:
+                live.exclusive = True
+            elif len(lives) == 1:
+                live.error = (
+                    _out_of_memory(live, failed) if is_memory else error_of(failed.error, failed.text)
+                )
             live.alone = True
         self._requeue(lives)
+
+    def _take_out(self, group: int) -> tuple[Lane, Batch] | None:
+        """Take a micro-batch out of its lane, at work or not; None if it is over."""
+        if group in self._at_work:
+            lane, batch, _, _ = self._at_work.pop(group)
+            self._rest(lane, batch)
+            return lane, batch
+        for lane in self._lanes:
+            for batch in lane.batches:
+                if batch.number == group:
+                    lane.batches.remove(batch)
+                    return lane, batch
+        return None
 
     def _recover(self, lost: Lost) -> None:
         """Start again from what every request has said."""
@@ -306,6 +332,14 @@ def error_of(name: str, text: str) -> DisaggcError:
     return kind(text)
 
 
+def _out_of_memory(live: Live, failed: Failed) -> OutOfMemoryError:
+    request = live.request
+    return OutOfMemoryError(
+        f"Request {live.index} of {len(request.prompt):,} tokens, with {request.max_new_tokens:,} to come, was "
+        f"given up. {failed.text}"
+    )
+
+
 def _shares(members: Sequence[Member]) -> Iterator[Share]:
     """Members of one micro-batch after the other, as they come."""
     for _, group in itertools.groupby(members, key=lambda member: member.batch.number):
@@ -318,6 +352,7 @@ def _blame(live: Live, lost: Lost) -> None:
     """A request that executors were lost over goes on alone, and not for ever."""
     strikes = live.strike()
     live.alone = live.alone or strikes > 1
+    live.exclusive = live.exclusive or strikes > 1
     if strikes >= STRIKES:
         who = ", ".join(map(str, lost.addresses))
         live.error = ExecutorError(

@@ -278,7 +278,7 @@ def _bundles(
 def _total(bundles: Sequence[Mapping[str, float]]) -> Counter[str]:
     total: Counter[str] = Counter()
     for bundle in bundles:
-        total.update(bundle)  # type: ignore[arg-type]  # fractions add up, too
+        total.update(bundle)
     return total
 
 

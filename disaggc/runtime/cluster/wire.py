@@ -119,7 +119,7 @@ class Wire:
         self._start += _LENGTH.size
         part = self._buffer[self._start : self._end]
         try:
-            whole = memoryview(np.empty(length, np.uint8))
+            whole = np.empty(length, np.uint8).data
         except MemoryError as error:
             self._skipped = length
             raise NoRoomError(group_of(part), length) from error
