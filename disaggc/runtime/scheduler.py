@@ -281,9 +281,7 @@ class Scheduler:
             if len(lives) == 1 and is_memory and not live.exclusive:
                 live.exclusive = True
             elif len(lives) == 1:
-                live.error = (
-                    _out_of_memory(live, failed) if is_memory else error_of(failed.error, failed.text)
-                )
+                live.error = _error_for(live, failed)
             live.alone = True
         self._requeue(lives)
 
@@ -332,12 +330,12 @@ def error_of(name: str, text: str) -> DisaggcError:
     return kind(text)
 
 
-def _out_of_memory(live: Live, failed: Failed) -> OutOfMemoryError:
-    request = live.request
-    return OutOfMemoryError(
-        f"Request {live.index} of {len(request.prompt):,} tokens, with {request.max_new_tokens:,} to come, was "
-        f"given up. {failed.text}"
-    )
+def _error_for(live: Live, failed: Failed) -> DisaggcError:
+    """Why a request was given up; for want of memory, with how much it asks for."""
+    if failed.error != OutOfMemoryError.__name__:
+        return error_of(failed.error, failed.text)
+    asked = f"{len(live.request.prompt):,} tokens, with {live.request.max_new_tokens:,} to come"
+    return OutOfMemoryError(f"Request {live.index} of {asked}, was given up. {failed.text}")
 
 
 def _shares(members: Sequence[Member]) -> Iterator[Share]:
