@@ -9,7 +9,6 @@ from typing import Protocol
 from onnxruntime import (  # type: ignore[attr-defined]  # it re-exports without __all__
     InferenceSession,
     OrtValue,
-    RunOptions,
     SessionOptions,
     __version__,
     set_global_thread_pool_sizes,
@@ -25,7 +24,6 @@ __all__ = [
     "__version__",
     "executing",
     "set_global_thread_pool_sizes",
-    "shrinking",
 ]
 
 
@@ -69,7 +67,7 @@ class Session(Protocol):
     def io_binding(self) -> Binding:
         """A new binding with nothing bound."""
 
-    def run_with_iobinding(self, iobinding: Binding, run_options: RunOptions | None = None) -> None:
+    def run_with_iobinding(self, iobinding: Binding) -> None:
         """Execute."""
 
 
@@ -84,10 +82,3 @@ def executing(session: Session, binding: Binding) -> Callable[[], None]:
     if inner is None or bound is None:
         return partial(session.run_with_iobinding, binding)
     return partial(inner, bound, None)
-
-
-def shrinking() -> RunOptions:
-    """Options of a run after which a session gives memory back that it does not use, whatever came of it."""
-    options = RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return options

@@ -9,7 +9,7 @@ from time import perf_counter_ns
 from disaggc.errors import ExecutorError
 from disaggc.plans import Plan, StateRef
 from disaggc.runtime.engine import OrtValue, Session
-from disaggc.runtime.failures import FAILURES, is_out_of_memory, run_error
+from disaggc.runtime.failures import FAILURES, run_error
 from disaggc.runtime.sessions import Opener
 from disaggc.runtime.stage import BoundStage, Values
 from disaggc.runtime.states import Piece, gather, initial
@@ -177,8 +177,6 @@ class Executor:
                 memory.version += 1
         except FAILURES as error:
             where = self._wiring[phase].stages[index].subgraph or f"{phase} stage {index}"
-            if stage is not None and is_out_of_memory(error):
-                stage.shrink()
             raise run_error(error, where, self._token_ids(memory)) from error
         end = perf_counter_ns()
         tally = self.tallies[phase, index]

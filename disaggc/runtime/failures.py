@@ -47,7 +47,7 @@ def load_error(error: Exception, file: str, is_stage: bool) -> DisaggcError:
         file: The stage's or the model's file, as the user knows it.
         is_stage: Whether it is a stage of a plan.
     """
-    if is_out_of_memory(error):
+    if _is_out_of_memory(error):
         return OutOfMemoryError(no_memory(f"opening '{file}'"))
     text = _told(error)
     if "External data path" in text or "external data" in text:
@@ -70,7 +70,7 @@ def run_error(error: Exception, where: str, token_ids: Collection[int]) -> Disag
         where: The stage, as the user knows it.
         token_ids: Token ids of the step, to tell a bad token from a context that is too long.
     """
-    if is_out_of_memory(error):
+    if _is_out_of_memory(error):
         size = (_NO_MEMORY.search(str(error)) or [None, None])[1]
         buffer = f"a buffer of {int(size):,} bytes" if size else "a buffer"
         return OutOfMemoryError(no_memory(f"{buffer} of {where}"))
@@ -87,7 +87,7 @@ def run_error(error: Exception, where: str, token_ids: Collection[int]) -> Disag
     )
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     """Whether onnxruntime could not get memory: it says so in words alone."""
     return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 

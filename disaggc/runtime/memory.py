@@ -6,6 +6,7 @@ interpreter. Weights are mapped from their files and shared memory is shared; ne
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 from contextlib import suppress
@@ -20,6 +21,8 @@ CURE = (
     "executors more memory (--memory-limit, or a larger machine)."
 )
 
+_M_MMAP_THRESHOLD = -3
+_LARGE_BYTES = 1 << 18
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 
@@ -81,21 +84,31 @@ def bound(memory_bytes: int) -> None:
     check_bound(memory_bytes)
     if not memory_bytes:
         return
-    taken = _taken()
-    if taken > memory_bytes:
+    already = taken()
+    if already > memory_bytes:
         raise JobError(
-            f"--memory-limit {_mib(memory_bytes)}M is too little: an executor takes {_mib(taken)} MiB "
+            f"--memory-limit {_mib(memory_bytes)}M is too little: an executor takes {_mib(already)} MiB "
             f"before it holds anything. Give it more."
         )
     import resource  # absent on systems that were refused above
 
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    _give_back_at_once()
 
 
-def _taken() -> int:
-    """Bytes of private memory that this process may write, as the kernel counts them."""
+def _give_back_at_once() -> None:
+    """Let glibc hand every large buffer back as soon as it is freed, or a long prompt's are kept for ever.
+
+    By itself it learns from each that is freed to keep ever larger ones, of up to 32 MiB.
+    """
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+
+
+def taken(pid: int | str = "self") -> int:
+    """Bytes of private memory that a process may write, as the kernel counts them; 0 if it does not say."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmData:"):
                 return int(line.split()[1]) << 10
     return 0

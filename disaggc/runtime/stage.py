@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
-from contextlib import suppress
 
-from disaggc.runtime.engine import OrtValue, Session, executing, shrinking
+from disaggc.runtime.engine import OrtValue, Session, executing
 from disaggc.runtime.failures import FAILURES
 
 Values = MutableMapping[str, OrtValue]
@@ -37,7 +36,6 @@ class BoundStage:
             observed: Outputs that may keep one buffer as long as their shape happens to stay. The
                 stage must do the same when it is run twice for a step.
         """
-        self._session = session
         self._binding = session.io_binding()
         self._execute = executing(session, self._binding)
         self._version = -1
@@ -82,14 +80,6 @@ class BoundStage:
             return False
         self._collect(values)
         return True
-
-    def shrink(self) -> None:
-        """After a run that found no memory: let the session give back what that run took.
-
-        It does so only at the end of a run, so the same one is tried again; its outcome is of no use.
-        """
-        with suppress(*FAILURES):
-            self._session.run_with_iobinding(self._binding, shrinking())
 
     def _bind_inputs(self, values: Values) -> None:
         bound = self._bound

@@ -19,7 +19,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Protocol
 
-from disaggc.errors import DisaggcError, ExecutorError
+from disaggc.errors import DisaggcError, ExecutorError, OutOfMemoryError
 from disaggc.plans import Plan, parse_plan
 from disaggc.records import structure
 from disaggc.runtime.actor import Actor
@@ -174,7 +174,7 @@ class Worker:
                 self._actor.receive(source, message)
                 busy = True
         except NoRoomError as error:
-            self._actor.give_up(error.group, error)
+            self._actor.give_up(error.group, OutOfMemoryError(str(error)))
         return self._actor.work() or busy
 
     def _is_told(self) -> bool:
@@ -340,7 +340,8 @@ def _opener(plan: Plan, order: Open) -> StageOpener:
     stages = (*phase_of(plan, "prefill").stages, *phase_of(plan, "decode").stages)
     parts = {stage.subgraph for stage in stages if stage.pool == order.pool}
     check_weights(read_table(folder), parts, model_folder)
-    return StageOpener(folder, model_folder, order.threads, plan.files)
+    keeps_memory = not order.memory_bytes
+    return StageOpener(folder, model_folder, order.threads, plan.files, keeps_memory=keeps_memory)
 
 
 if __name__ == "__main__":
