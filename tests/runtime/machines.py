@@ -52,9 +52,11 @@ class GuardsHere:
 
 @contextmanager
 def cluster(
-    plan: Plan, folder: Path, path: Path, execution: Execution
+    plan: Plan, folder: Path, path: Path, execution: Execution, hosts: GuardsHere | None = None
 ) -> Iterator[tuple[Deployment, Cluster]]:
     """The plan on machines that are all this one, and the transport below."""
-    transport = Cluster(plan, folder, path.parent, instances_of(plan, execution), 1, execution, GuardsHere())
+    transport = Cluster(
+        plan, folder, path.parent, instances_of(plan, execution), 1, execution, hosts or GuardsHere()
+    )
     with Deployment(plan, transport, execution) as deployment:
         yield deployment, transport

@@ -53,7 +53,7 @@ class Guard:
         Args:
             host: The address at which others reach it; Ray knows it where nothing is said.
         """
-        self._host = host or str(import_module("ray.util").get_node_ip_address())
+        self._host, self._node_id = (host, "") if host else _node()
         self._popen: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
         self._signs: Signs | None = None
@@ -110,11 +110,17 @@ class Guard:
                 os.close(board)
                 os.close(reading)
                 self._lifeline = writing
-        return Started(self._name, self._host, port, self._popen.pid, os.getpid(), cores())
+        return Started(self._name, self._host, port, self._popen.pid, os.getpid(), cores(), self._node_id)
 
     @property
     def _name(self) -> str:
         return f"{socket.gethostname()} ({self._host})"
+
+
+def _node() -> tuple[str, str]:
+    """This machine's address and name in the cluster."""
+    ray = import_module("ray")
+    return str(ray.util.get_node_ip_address()), str(ray.get_runtime_context().get_node_id())
 
 
 def read_started(text: str) -> Started:

@@ -19,6 +19,7 @@ class Started:
         host, port: Where it takes connections.
         pid: Its number on that machine.
         guard_pid: That of the process which watches it.
+        node_id: The machine's name for whoever places executors.
     """
 
     node: str
@@ -27,6 +28,7 @@ class Started:
     pid: int
     guard_pid: int
     cores: int
+    node_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
