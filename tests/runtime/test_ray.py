@@ -22,7 +22,7 @@ from disaggc.runtime.cluster import Cluster, on_cluster
 from disaggc.runtime.execution import instances_of
 from disaggc.runtime.messages import Address
 
-from .fleets import PROMPTS, all_gone, cut, is_alive
+from .fleets import PROMPTS, all_gone, cut
 from .splitting import contiguous, read, split
 from .test_faults import Saboteur
 from .test_processes import TINY
