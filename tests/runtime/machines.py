@@ -23,6 +23,7 @@ class GuardsHere:
 
     def __init__(self) -> None:
         self.guards: dict[Address, Guard] = {}
+        self._started: dict[Address, Started] = {}
         self._watches: dict[Address, Future[str]] = {}
         self._threads = ThreadPoolExecutor(max_workers=32)
 
@@ -31,12 +32,14 @@ class GuardsHere:
         started = {}
         for address in addresses:
             guard = self.guards.setdefault(address, Guard("127.0.0.1"))
-            started[address] = read_started(guard.start(secret, *address, disaggc.__version__))
+            started[address] = self._started[address] = read_started(
+                guard.start(secret, *address, disaggc.__version__)
+            )
             self._watches[address] = self._threads.submit(guard.watch)
         return started
 
     def end(self, address: Address) -> None:
-        self.guards[address].end()
+        self.guards[address].end(self._started[address].pid)
 
     def fate(self, address: Address, seconds: float) -> Fate:
         try:
@@ -45,8 +48,8 @@ class GuardsHere:
             return Fate("it hung up")
 
     def close(self) -> None:
-        for guard in self.guards.values():
-            guard.end()
+        for address in self.guards:
+            self.end(address)
         self._threads.shutdown()
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import subprocess
+import threading
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -54,6 +55,7 @@ class Guard:
             host: The address at which others reach it; Ray knows it where nothing is said.
         """
         self._host, self._node_id = (host, "") if host else _node()
+        self._turn = threading.Lock()
         self._popen: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
         self._signs: Signs | None = None
@@ -69,9 +71,10 @@ class Guard:
         """
         if version != disaggc.__version__:
             return json.dumps({"error": f"it has disaggc {disaggc.__version__}, and the driver {version}"})
-        self.end()
         try:
-            started = self._start(secret, Address(pool, instance))
+            with self._turn:
+                self._end()
+                started = self._start(secret, Address(pool, instance))
         except (OSError, ExecutorError) as error:
             return json.dumps({"error": f"the system starts no process: {error}"})
         return json.dumps(unstructure(started))
@@ -85,8 +88,13 @@ class Guard:
         group = signs[GROUP] - 1
         return json.dumps(unstructure(Fate(ending(code), group if group >= 0 else None)))
 
-    def end(self) -> None:
-        """End the process at once."""
+    def end(self, pid: int) -> None:
+        """End the process at once, if it still is this one: calls may overtake each other."""
+        with self._turn:
+            if self._popen is not None and self._popen.pid == pid:
+                self._end()
+
+    def _end(self) -> None:
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait()

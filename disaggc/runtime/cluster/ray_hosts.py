@@ -59,6 +59,7 @@ class RayHosts:
         self._addresses = addresses_of(instances)
         self._guards: dict[Address, Any] = {}
         self._watches: dict[Address, Any] = {}
+        self._pids: dict[Address, int] = {}
         self._is_ours = _connect(self._ray, address, len(self._addresses) * threads)
         self._group: Any = None
         try:
@@ -80,6 +81,7 @@ class RayHosts:
                 found = self._answer(address, call, end)
                 if found is not None:
                     started[address] = found
+                    self._pids[address] = found.pid
                     self._watches[address] = self._guards[address].watch.remote()
             missing = [address for address in missing if address not in started]
             if missing and monotonic() > end:
@@ -91,9 +93,9 @@ class RayHosts:
 
     def end(self, address: Address) -> None:
         """End an executor's process at once; does not wait."""
-        guard = self._guards.get(address)
-        if guard is not None:
-            guard.end.remote()
+        guard, pid = self._guards.get(address), self._pids.get(address)
+        if guard is not None and pid is not None:
+            guard.end.remote(pid)
 
     def fate(self, address: Address, seconds: float) -> Fate:
         """How an executor's process ended; see ``Hosts``."""

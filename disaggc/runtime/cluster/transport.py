@@ -199,7 +199,8 @@ class Cluster:
         near.update(one.host for one in started.values())
         for address, one in started.items():
             try:
-                connection = dial(one.host, one.port, self._secret, Hello("orders"))
+                hello = Hello("orders")  # answered when it is up
+                connection = dial(one.host, one.port, self._secret, hello, self._execution.start_s)
             except HandshakeError as error:
                 self._hosts.end(address)
                 raise ExecutorError(
