@@ -123,14 +123,11 @@ class Scheduler:
         """Start to prefill what has come and finds room, in order of arrival; nobody is overtaken."""
         buckets: dict[tuple[int, int, int], list[Live]] = {}
         planned = [lane.rows for lane in self._lanes]
-        there = [live for lane in self._lanes for batch in lane.all for _, live in batch.live()]
-        reserved = sum(live.request.context for live in there)
-        is_taken = any(live.exclusive for live in there)
-        while not is_taken and self._waiting and self._waiting[0].request.arrival_s <= self._now():
+        reserved = sum(live.request.context for lane in self._lanes for b in lane.all for _, live in b.live())
+        while self._waiting and self._waiting[0].request.arrival_s <= self._now():
             live = self._waiting[0]
-            if live.exclusive and (buckets or any(lane.all for lane in self._lanes)):
+            if self._is_kept_apart(live, [other for rows in buckets.values() for other in rows]):
                 break
-            is_taken = live.exclusive
             place = min(range(len(planned)), key=planned.__getitem__)
             reserved += live.request.context
             if planned[place] >= self._limits.rows or reserved > (self._limits.kv_tokens or reserved):
@@ -141,6 +138,13 @@ class Scheduler:
             buckets.setdefault(key, []).append(live)
         for (place, _, _), rows in buckets.items():
             self._prefill(self._lanes[place], rows)
+
+    def _is_kept_apart(self, live: Live, admitted: Sequence[Live]) -> bool:
+        """Whether a request has to wait because it, or one that runs, is to run while nobody else does."""
+        if live.exclusive:
+            return bool(admitted) or any(lane.all for lane in self._lanes)
+        running = (other for lane in self._lanes for batch in lane.all for _, other in batch.live())
+        return any(other.exclusive for other in (*admitted, *running))
 
     def _prefill(self, lane: Lane, rows: list[Live]) -> None:
         batch = Batch(next(self._numbers), "prefill", [*rows])
