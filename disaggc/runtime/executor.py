@@ -108,7 +108,7 @@ class Executor:
             capacity: Tokens that a state of fixed buffer must hold.
 
         Raises:
-            JobError: There is no memory for them.
+            OutOfMemoryError: There is no memory for them.
         """
         extents = {"batch": rows, "capacity": capacity}
         values: Values = {past: initial(self._states[past], extents) for past in pasts}
@@ -125,7 +125,7 @@ class Executor:
 
         Raises:
             ExecutorError: A state is not here.
-            JobError: There is no memory for them.
+            OutOfMemoryError: There is no memory for them.
         """
         missing = [piece.group for piece in pieces if not self.holds(piece.group, pasts)]
         if pasts and missing:
@@ -167,6 +167,7 @@ class Executor:
 
         Raises:
             JobError: A token or a position is beyond what the model has tables for.
+            OutOfMemoryError: There is no memory for it.
             PlanError: The subgraph fails.
         """
         if (phase, index) not in self._sessions:

@@ -21,6 +21,7 @@ from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.executor import Executor, Tally
 from disaggc.runtime.failures import FAILURES
 from disaggc.runtime.feeds import Feeder, Lengths
+from disaggc.runtime.memory import out_of_memory
 from disaggc.runtime.messages import Address
 from disaggc.runtime.ports import ports_of, wirings
 from disaggc.runtime.reports import Traffic, report_of
@@ -110,9 +111,9 @@ class InProcess:
         """Tell an executor to do something; what the lead is told is worked on in ``wait``."""
         try:
             self._obey(address, order)
-        except DisaggcError as error:
+        except (DisaggcError, MemoryError) as error:
             assert not isinstance(order, Close)
-            self._events.append(Failed(order.group, type(error).__name__, str(error)))
+            self._events.append(_failed(order.group, error))
 
     def wait(self, seconds: float) -> Sequence[Event]:  # noqa: ARG002 - nothing comes from elsewhere
         """Work until something has happened, or there is nothing to do."""
@@ -122,8 +123,8 @@ class InProcess:
                 continue
             try:
                 self._events.append(self._take(group, steps))
-            except DisaggcError as error:
-                self._events.append(Failed(group.number, type(error).__name__, str(error)))
+            except (DisaggcError, MemoryError) as error:
+                self._events.append(_failed(group.number, error))
         events = tuple(self._events)
         self._events.clear()
         return events
@@ -314,3 +315,8 @@ def _routine(group: _Group) -> tuple[_Turn, ...]:
             return ()
         turns.append(_Turn(execute, executor.tallies[group.phase, index], index))
     return tuple(turns)
+
+
+def _failed(group: int, error: DisaggcError | MemoryError) -> Failed:
+    told = out_of_memory(error, "a step") if isinstance(error, MemoryError) else error
+    return Failed(group, type(told).__name__, str(told))
