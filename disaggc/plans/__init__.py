@@ -25,6 +25,7 @@ from disaggc.plans.job import (
     parse_job,
     varied,
 )
+from disaggc.plans.kept_job import JOB_FILE, dump_job, kept, open_job
 from disaggc.plans.model import (
     FORMAT,
     VERSION,
@@ -55,6 +56,7 @@ from disaggc.plans.trace import with_trace
 __all__ = [
     "FLEET_FORMAT",
     "FORMAT",
+    "JOB_FILE",
     "VERSION",
     "Alternative",
     "BreakEven",
@@ -93,10 +95,13 @@ __all__ = [
     "TierPlan",
     "TierSpec",
     "Transfer",
+    "dump_job",
     "dump_plan",
     "is_fleet",
+    "kept",
     "load_job",
     "open_fleet",
+    "open_job",
     "open_plan",
     "parse_fleet",
     "parse_job",

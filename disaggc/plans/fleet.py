@@ -1,7 +1,8 @@
 """The plan of a fleet that several tiers share: which replicas run on which machines, and what they earn.
 
 A fleet's folder holds ``plan.json`` (this model, field for field; ``plans/fleet.schema.json`` is its schema)
-and one ordinary plan folder for each kind of replica that decodes, under ``deployments/``. Rates are requests
+one ordinary plan folder for each kind of replica that decodes, under ``deployments/``, and ``job.json``, the
+job with nothing left open, which ``disaggc explain --one-more`` compiles again. Rates are requests
 or output tokens per second; a replica *sets aside* devices whether it keeps them busy or not.
 """
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from html_reading import HOSTILE, KNOWN, Page
-from jobs import EXAMPLES, two_tiers
+from jobs import fleet_folder
 
 from disaggc import cli
-from disaggc.compiler import compile_fleet
 from disaggc.plans import FleetPlan, dump_plan, open_fleet, parse_fleet
 from disaggc.report import fleet_page
 from disaggc.report.html import fleet_views
@@ -22,9 +21,7 @@ from disaggc.report.html.views import Share
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("fleet") / "plan"
-    compile_fleet(two_tiers(), EXAMPLES, output)
-    return output
+    return fleet_folder(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +94,3 @@ def test_the_command_draws_a_fleet(folder: Path, tmp_path: Path, capsys: pytest.
     assert cli.main(["report", str(folder), "-o", str(path)]) == 0
     assert capsys.readouterr().out.startswith(f"Wrote {path}")
     assert "Fleet plan for 2 tiers" in path.read_text(encoding="utf-8")
-
-
-def test_questions_go_to_deployments(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["explain", str(folder), "--why", "attention"]) == 1
-    told = " ".join(capsys.readouterr().err.split())
-    assert "is the plan of a fleet. Ask one of its deployments:" in told
-    named = re.search(r"deployments: (\S+?)[,.]", told)
-    assert named is not None
-    assert cli.main(["explain", str(folder / Path(named[1]).relative_to(folder)), "--why", "attention"]) == 0
