@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from disaggc.backends.emitters import Settings, emit
-from disaggc.backends.emitters.dynamo import check_deployment
+from disaggc.backends.emitters.dynamo_manifest import check_deployment
 from disaggc.errors import JobError, PlanError
 from disaggc.plans import Parallelism, PhasePlan, dump_plan, open_plan
 

@@ -234,7 +234,7 @@ def test_what_divides_a_phase_stays_by_itself_with_its_share_of_prefill(
     folder = rewritten(fleet, tmp_path / "fleet", shapes, replicas)
     plan: FleetPlan = replace(open_fleet(folder), tiers=tuple(map(_tier, TIMES)))
     (folder / "plan.json").write_bytes(dump_plan(plan))
-    lpx = {"build_id": "b", "lpu_image": "l:1", "conductor_image": "g:1", "node_devices": 72}
+    lpx: dict[str, Any] = {"build_id": "b", "lpu_image": "l:1", "conductor_image": "g:1", "node_devices": 72}
     done = emit(
         folder, "dynamo", tmp_path / "out", Settings(checkpoint="a/b", name="chat", model=tmp_path, **lpx)
     )

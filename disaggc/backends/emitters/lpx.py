@@ -5,8 +5,8 @@ build says. In a hybrid the conductor is one or more pods with GPUs of their own
 LPUs, each with requests of its own: so are data-parallel ranks of attention written, one a pod. (From the
 operator's sources as read in November 2026, ai-dynamo/dynamo, deploy/operator/internal/dynamo/lpx,
 cyborg_runtime.go: as many pods as the build's ioFpgaCount x fanoutFactor, or a multiple; a conductor without
-GPUs is one pod.) The build itself comes from a compiler that is not public: a manifest refers to it by its id,
-and what it must hold is told beside it.
+GPUs is one pod.) The build itself comes from a compiler that is not public: a manifest refers to it by its
+id, and what it must hold is told beside it.
 """
 
 from __future__ import annotations
@@ -96,8 +96,19 @@ def lpx_engine(order: Order, shape: Shape) -> LpxEngine:
         conductors=conductors,
         conductor_gpus=conductor_gpus,
         prefill_pool=prefill,
-        notes=(*notes, *more),
+        notes=(*notes, *more, *_unbacked(gpus, prefill)),
     )
+
+
+def _unbacked(gpus: Pool | None, prefill: Pool | None) -> tuple[str, ...]:
+    """What the plan counts on and no published deployment shows."""
+    if gpus is not None or prefill is None:
+        return ()
+    note = (
+        f"Caches come from '{prefill.name}' to LPUs without GPUs, which no published deployment shows: the "
+        f"conductor gets no arguments for it."
+    )
+    return (note,)
 
 
 def _prefill(order: Order, shape: Shape, lpus: Sequence[Pool]) -> tuple[Pool | None, tuple[str, ...]]:
