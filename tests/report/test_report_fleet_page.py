@@ -12,8 +12,9 @@ from html_reading import HOSTILE, KNOWN, Page
 from jobs import fleet_folder
 
 from disaggc import cli
+from disaggc.commands.arguments import opened_fleet
 from disaggc.plans import FleetPlan, dump_plan, open_fleet, parse_fleet
-from disaggc.report import fleet_page
+from disaggc.report import fleet_page, fleet_what_binds, fleet_why, sweep_page
 from disaggc.report.html import fleet_views
 from disaggc.report.html.fleet import shared_cells
 from disaggc.report.html.views import Share
@@ -79,6 +80,38 @@ def test_hostile_names_are_escaped(plan: FleetPlan, folder: Path) -> None:
     made = Page(fleet_page(renamed, folder, KNOWN))
     assert not {"script", "img"} & {tag for tag, _ in made.tags}
     assert HOSTILE in made.text
+
+
+def test_the_page_answers_what_binds_each_tier_and_why_its_parts_are_there(folder: Path, text: str) -> None:
+    fleet, words = opened_fleet(folder), " ".join(Page(text).text.split())
+    for tier in fleet.plan.tiers:
+        short, *more = fleet_what_binds(fleet, tier)
+        assert short in words
+        for line in (*more, *fleet_why(fleet, tier, "attention"), *fleet_why(fleet, tier, "ffn")):
+            name, _, rest = line.partition(": ")
+            told = rest if name in fleet.deployed else line
+            assert " ".join(told.split()) in words
+
+
+def test_sentences_about_one_replica_are_one_paragraph_that_names_it_once() -> None:
+    told = ("a-1: One.", "a-1: Two: three.", "Decoded on x: no.", "a-2: Four.", "a-1: Five.")
+    assert fleet_views._paragraphs(told, ["a-1", "a-2"]) == (
+        "a-1: One. Two: three. Five.",
+        "Decoded on x: no.",
+        "a-2: Four.",
+    )
+
+
+RATES = {"tokens_per_s": 5.0, "tokens_per_s_per_mw": 1.0, "requests_per_s": {"t": 1.0}}
+MONEY = {"goal": "cost", "unit": "USD/h", "revenue_usd_per_h": 1.0, "usd_per_h": 2.0}
+ROWS = [{"value": n, "systems": {"x": n}, "objective": 10.0 / n, **RATES, **MONEY} for n in (1, 2)]
+
+
+def test_a_sweep_of_a_fleet_is_headed_by_its_objective() -> None:
+    cheap = Page(sweep_page("x", [*ROWS, {"value": 3, "reason": "none fits"}], "made")).text
+    assert "The best cost, 5 USD/h, is at x = 2." in cheap and "no plan: none fits" in cheap
+    rich = [{**row, "goal": "revenue"} for row in ROWS]
+    assert "The best revenue, 10 USD/h, is at x = 1." in Page(sweep_page("x", rich, "made")).text
 
 
 def test_a_sentence_says_who_is_served_and_who_is_not(plan: FleetPlan) -> None:
