@@ -8,10 +8,12 @@ from disaggc.plans.fleet import (
     Economics,
     FleetPlan,
     GroupPlan,
+    Kind,
     ModeReport,
     ReplicaPlan,
     SystemUse,
     TierPlan,
+    kind_words,
 )
 from disaggc.plans.job import (
     Budget,
@@ -74,6 +76,7 @@ __all__ = [
     "GroupPlan",
     "Interval",
     "Job",
+    "Kind",
     "MemoryMap",
     "ModeReport",
     "ModelRef",
@@ -99,6 +102,7 @@ __all__ = [
     "dump_plan",
     "is_fleet",
     "kept",
+    "kind_words",
     "load_job",
     "open_fleet",
     "open_job",

@@ -35,6 +35,17 @@ class GroupPlan:
     spilled_cache: float = 0.0
 
 
+Kind = tuple[str, str, str, tuple[tuple[str, int], ...]]
+"""Tier, form, home and devices set aside: what tells one kind of replica from another across plans."""
+
+
+def kind_words(kind: Kind) -> str:
+    """A kind as ``Change.replica`` has it: 'decode on 8 of vr-nvl72'."""
+    _, form, home, uses = kind
+    where = " + ".join(f"{n} of {name}" for name, n in uses)
+    return f"{form} for {home} on {where}" if form == "prefill" else f"{form} on {where}"
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaPlan:
     """One kind of replica, and how many of it run.
@@ -69,6 +80,14 @@ class ReplicaPlan:
     step_us: float = 0.0
     ttft_us: float = 0.0
     plan: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """What it is, across plans."""
+        uses: dict[str, int] = {}
+        for group in self.groups:
+            uses[group.system] = uses.get(group.system, 0) + group.devices
+        return self.tier, self.form, self.home, tuple(sorted(uses.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +208,7 @@ class Change:
     """One difference from the plan that was to be kept.
 
     Attributes:
-        replica: Which, as in ``ReplicaPlan.mode`` with its devices.
+        replica: Which, as ``kind_words`` has it.
         before, after: Replicas.
         worth: What the objective would lose if this were left as it was; None if nothing would then work.
     """

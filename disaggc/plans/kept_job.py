@@ -25,8 +25,8 @@ def kept(job: Job, tiers: Sequence[TierSpec], root: Path) -> Job:
         tiers: Its tiers with every field filled in.
         root: The folder that its paths are relative to.
     """
-    model = (root / job.model.onnx).resolve()
-    draft = job.model.draft and os.path.relpath((root / job.model.draft).resolve(), model.parent)
+    model = root / job.model.onnx
+    draft = job.model.draft and os.path.relpath((root / job.model.draft).resolve(), model.parent.resolve())
     spelled = tuple(replace(tier, like="", trace="") for tier in tiers)
     spec = replace(job.model, onnx=model.name, draft=draft)
     return replace(job, model=spec, tier=spelled, search=SearchSpec())

@@ -10,14 +10,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from disaggc.plans import FleetPlan, GroupPlan, Plan, Pool, ReplicaPlan, TierPlan
+from disaggc.plans import FleetPlan, GroupPlan, Kind, Plan, Pool, ReplicaPlan, TierPlan, kind_words
 from disaggc.report.console import amount, duration, figure, table, wrapped
 from disaggc.report.difference import Change, Rates, difference, growth
 from disaggc.report.fleet import group_words
 from disaggc.report.fleet_questions import Fleet
-
-Kind = tuple[str, str, str, tuple[tuple[str, int], ...]]
-"""Tier, form, home and devices set aside: what tells one kind of replica from another across plans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +166,6 @@ Parts = Mapping[str, float]
 """System to bytes of weights that one kind of replica loads there, all of them."""
 
 
-def kind_of(replica: ReplicaPlan) -> Kind:
-    """What a replica is, across plans."""
-    uses: dict[str, int] = {}
-    for group in replica.groups:
-        uses[group.system] = uses.get(group.system, 0) + group.devices
-    return replica.tier, replica.form, replica.home, tuple(sorted(uses.items()))
-
-
 def _moved(before: Fleet, after: Fleet) -> Iterator[tuple[ReplicaChange, Parts]]:
     """Each pair of what ran and shall run; kinds of one signature are paired in order."""
     old, new = _by_kind(before.plan), _by_kind(after.plan)
@@ -190,7 +179,7 @@ def _moved(before: Fleet, after: Fleet) -> Iterator[tuple[ReplicaChange, Parts]]
 def _by_kind(plan: FleetPlan) -> dict[Kind, list[ReplicaPlan]]:
     found: dict[Kind, list[ReplicaPlan]] = {}
     for replica in plan.replicas:
-        found.setdefault(kind_of(replica), []).append(replica)
+        found.setdefault(replica.kind, []).append(replica)
     return found
 
 
@@ -272,14 +261,8 @@ def _cache(fleet: Fleet, replica: ReplicaPlan) -> float:
 
 def _worth(plan: FleetPlan, replica: ReplicaPlan, before: int, after: int) -> float | None:
     """What a plan that was made to keep another says that the change is worth."""
-    _, form, home, uses = kind_of(replica)
-    where = " + ".join(f"{n} of {name}" for name, n in uses)
-    told = f"{form} for {home} on {where}" if form == "prefill" else f"{form} on {where}"
-    same = (
-        c.worth
-        for c in plan.changes
-        if (c.tier, c.replica, c.before, c.after) == (replica.tier, told, before, after)
-    )
+    told = (replica.tier, kind_words(replica.kind), before, after)
+    same = (c.worth for c in plan.changes if (c.tier, c.replica, c.before, c.after) == told)
     return next(same, None)
 
 

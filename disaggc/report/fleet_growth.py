@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from disaggc.plans import FleetPlan
 from disaggc.report.console import figure, table, wrapped
 from disaggc.report.difference import Change, growth
-from disaggc.report.fleet_difference import kind_of, margin, named_replica, plan_changes
+from disaggc.report.fleet_difference import margin, named_replica, plan_changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ def _more(before: float | None, after: float | None) -> float | None:
 
 def _replicas(before: FleetPlan, after: FleetPlan) -> Iterator[Change]:
     """Kinds of replicas whose number changes."""
-    known = {kind_of(r): f"{r.tier}: {named_replica(r)}" for plan in (before, after) for r in plan.replicas}
+    known = {r.kind: f"{r.tier}: {named_replica(r)}" for plan in (before, after) for r in plan.replicas}
     for kind, told in known.items():
-        old, new = (sum(r.replicas for r in p.replicas if kind_of(r) == kind) for p in (before, after))
+        old, new = (sum(r.replicas for r in p.replicas if r.kind == kind) for p in (before, after))
         if old != new:
             yield Change(told, str(old), str(new))
 

@@ -18,8 +18,7 @@ import yaml
 
 from disaggc.backends.emitters import Settings, emit
 from disaggc.backends.emitters.dynamo_manifest import check_deployment
-from disaggc.backends.emitters.pool_grid import Axis, axis, row, square
-from disaggc.errors import PlanError
+from disaggc.backends.emitters.pool_grid import MOST_BUCKETS, Axis, axis, crowded, row, square
 from disaggc.plans import FleetPlan, GroupPlan, Parallelism, ReplicaPlan, TierPlan, dump_plan, open_fleet
 
 from .hostile import NAMES
@@ -75,10 +74,11 @@ def test_a_square_looks_at_both_times() -> None:
     assert found[bucket(first, 500)][bucket(between, 2.5)] == 0  # nobody is that fast: the fastest
 
 
-def test_targets_too_close_for_the_router_are_refused() -> None:
-    with pytest.raises(PlanError, match=r"Targets of 1 ms apart in a range of 9999 ms are too close"):
-        axis([1.0, 2.0, 10_000.0])
+def test_targets_too_close_for_the_router_are_told() -> None:
+    assert crowded([1.0, 2.0, 10_000.0]).startswith("targets 1 ms apart in a range of 9999 ms are too close")
+    assert crowded([3.0]) == crowded([1.0, 2.0, 500.0]) == ""
     assert axis([3.0]).buckets == 1
+    assert axis([1.0, 2.0, 500.0]).buckets <= MOST_BUCKETS
 
 
 # What is written ---------------------------------------------------------------------------------
@@ -353,3 +353,30 @@ def test_kubernetes_takes_every_pod_of_the_pools(pooled: Path, tmp_path: Path) -
         for component in document["spec"]["components"]:
             pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **component["podTemplate"]}
             kubernetes.validate(pod, "1.31.0", strict=True)
+
+
+def test_tiers_whose_times_are_too_close_get_no_pools_and_are_told(pooled: Path, tmp_path: Path) -> None:
+    plan = open_fleet(pooled)
+    near = tuple(replace(t, ttft_ms=t.ttft_ms + (t.name == "high") * 0.001) for t in plan.tiers)
+    (pooled / "plan.json").write_bytes(dump_plan(replace(plan, tiers=near)))
+    done = emit(pooled, "dynamo", tmp_path / "out", Settings(checkpoint="a/b", model=tmp_path))
+    assert any(n.startswith("There are no pools: targets 0.001 ms apart") for n in done.notes)
+    assert not (tmp_path / "out" / "pools").exists() and not done.start.endswith("; ")
+
+
+def test_prefill_on_other_than_nvidia_gpus_is_left_out_and_told(
+    fleet: Path, plans: Plans, tmp_path: Path
+) -> None:
+    odd = GroupPlan("prefill", "mi300x-x8", 8, Parallelism(tp=8))
+    replicas = (
+        _replica("high-1", "decode", "high", 1, 3.0),
+        _replica("high-prefill-1", "prefill", "high", 1, 3.0),
+        replace(_replica("high-prefill-2", "prefill", "high", 1, 3.0), groups=(odd,)),
+    )
+    folder = rewritten(fleet, tmp_path / "fleet", {"high-1": plans("phases")}, replicas)
+    plan = replace(open_fleet(folder), tiers=tuple(map(_tier, TIMES)))
+    (folder / "plan.json").write_bytes(dump_plan(plan))
+    done = emit(folder, "dynamo", tmp_path / "out", Settings(checkpoint="a/b", name="chat", model=tmp_path))
+    assert any(
+        "high-prefill-2 is in no pool: its pool 'l40s-x8' is of no NVIDIA GPUs" in n for n in done.notes
+    )

@@ -26,7 +26,7 @@ from disaggc.backends.emitters.dynamo_manifest import (
 )
 from disaggc.backends.emitters.order import Order, Together, Written, write_texts
 from disaggc.backends.emitters.planner_profile import profile_texts
-from disaggc.backends.emitters.pool_grid import axis, row, square
+from disaggc.backends.emitters.pool_grid import axis, crowded, row, square
 from disaggc.backends.emitters.serving import (
     AGGREGATED,
     DECODE,
@@ -94,6 +94,9 @@ def write_pools(together: Together, folder: Path) -> Written | None:
     routers = {kind: pools for kind in (WHOLE, PHASES) if (pools := pools_of(together, kind, found))}
     if sum(len(pools) for pools in routers.values()) < 2:
         return None
+    close = next(filter(None, map(_crowded, routers.values())), "")
+    if close:
+        return Written((f"There are no pools: {close}. Give the tiers equal times.",), "")
     texts = {
         f"pools/{kind}/{name}": text
         for kind, pools in routers.items()
@@ -106,6 +109,12 @@ def write_pools(together: Together, folder: Path) -> Written | None:
     return Written((*_split_notes(found), *left), start)
 
 
+def _crowded(pools: Sequence[PoolGraph]) -> str:
+    """Why a router cannot tell some pools apart; '' if it can."""
+    firsts = [pool.ttft_ms for pool in pools if pool.role != DECODE]
+    return crowded(firsts) or crowded([pool.itl_ms for pool in pools if pool.role != PREFILL])
+
+
 # From replicas to workers ----------------------------------------------------------------------
 
 
@@ -113,19 +122,21 @@ def workers(together: Together) -> tuple[tuple[Worker, ...], tuple[str, ...]]:
     """What can be in a pool, and a note for each deployment that cannot."""
     tiers = {tier.name: tier for tier in together.fleet.tiers}
     fit = {name: reason for name, order in together.orders.items() if not (reason := unfit(order))}
-    notes = tuple(
+    notes = [
         f"{name} is in no pool: {unfit(order)}. It stays a deployment with a front end of its own."
         for name, order in together.orders.items()
         if name not in fit
-    )
+    ]
     found = []
     for replica in together.fleet.replicas:
         order = _order_of(together, replica, tuple(fit))
-        if order is not None:
+        if order is not None and replica.form == "prefill" and unfit(order):
+            notes.append(f"{replica.name} is in no pool: {unfit(order)}.")
+        elif order is not None:
             found.append(
                 Worker(_engine(replica, order), order, tiers[replica.tier], replica.planned_requests_per_s)
             )
-    return tuple(found), notes
+    return tuple(found), tuple(notes)
 
 
 def unfit(order: Order) -> str:
@@ -163,7 +174,11 @@ def _prefilling(order: Order, replica: ReplicaPlan, copies: int) -> Order:
     (name,) = shape_of(order.plan).prefill
     group = replica.groups[0]
     own = replace(
-        order.pool(name), parallelism=group.parallelism, devices=group.devices, available=group.devices
+        order.pool(name),
+        system=group.system,
+        parallelism=group.parallelism,
+        devices=group.devices,
+        available=group.devices,
     )
     pools = tuple(own if pool.name == name else pool for pool in order.plan.pools)
     return replace(order, plan=replace(order.plan, pools=pools), prefill_copies=copies)

@@ -92,7 +92,7 @@ def emit(
         files = _files(fresh)
         _write_manifest(fresh, backend, folder, notes, files)
     starts = (f"in {name}: {w.start}" if name else w.start for name, w in written.items())
-    return Emitted(backend, output, tuple(files), notes, "; ".join(starts))
+    return Emitted(backend, output, tuple(files), notes, "; ".join(filter(None, starts)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
-from disaggc.errors import PlanError
-
 MOST_BUCKETS = 512
 """Of one axis; tiers whose targets are closer than that are not told apart by times."""
 US = 1e3
@@ -40,11 +38,7 @@ class Axis:
 
 
 def axis(targets_ms: Sequence[float]) -> Axis:
-    """The axis on which each of some targets has a bucket of its own.
-
-    Raises:
-        PlanError: Two targets are too close for the range of all.
-    """
+    """The axis on which each of some targets has a bucket of its own; not for ``crowded`` ones."""
     known = sorted(set(map(_us, targets_ms)))
     if len(known) == 1:
         return Axis(known[0] / US / 2, known[0] / US * 1.5, (known[0] / US,))
@@ -53,15 +47,22 @@ def axis(targets_ms: Sequence[float]) -> Axis:
     if (known[-1] - known[0]) // step >= MOST_BUCKETS:
         step = min(gaps)
     buckets = round((known[-1] - known[0]) / step) + 1
-    if buckets > MOST_BUCKETS:
-        raise PlanError(
-            f"Targets of {min(gaps) / US:g} ms apart in a range of {(known[-1] - known[0]) / US:g} ms are "
-            f"too close for the global router's {MOST_BUCKETS} buckets. Give the tiers equal times."
-        )
     owned = {(target - known[0] + step // 2) // step: target for target in known}
     middle = tuple(owned.get(k, known[0] + k * step) / US for k in range(buckets))
     low = known[0] - step / 2
     return Axis(low / US, (low + buckets * step) / US, middle)
+
+
+def crowded(targets_ms: Sequence[float]) -> str:
+    """Why some targets cannot each have a bucket; '' if they can."""
+    known = sorted(set(map(_us, targets_ms)))
+    gap, wide = min((b - a for a, b in itertools.pairwise(known)), default=1), known[-1] - known[0]
+    if wide / gap < MOST_BUCKETS - 1:
+        return ""
+    return (
+        f"targets {gap / US:g} ms apart in a range of {wide / US:g} ms are too close for the global router's "
+        f"{MOST_BUCKETS} buckets"
+    )
 
 
 def loosest(fast_enough: Callable[[int], bool], speeds: Sequence[tuple[int, ...]]) -> int:
