@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from disaggc import report
 from disaggc.errors import ModelError, PlanError
-from disaggc.plans import FleetPlan, Job, open_fleet, open_job, open_plan
+from disaggc.plans import JOB_FILE, FleetPlan, Job, open_fleet, open_job, open_plan
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where commands are added; argparse gives its class no public name."""
@@ -58,7 +58,7 @@ def kept_job(folder: Path, plan: FleetPlan) -> tuple[Job, Path]:
     Raises:
         JobError: The folder holds no job.
         ModelError: The model is not where it was.
-        PlanError: Another model has its name.
+        PlanError: Another model has its name, or the job is not the plan's.
     """
     from disaggc.frontends import sha256  # it takes its time to load
 
@@ -69,6 +69,11 @@ def kept_job(folder: Path, plan: FleetPlan) -> tuple[Job, Path]:
             f"Plan '{folder}' lacks 'model.path' ({error.strerror}). Compile it again."
         ) from error
     job = open_job(folder)
+    if _facts_of_job(job) != _facts_of_plan(plan):
+        raise PlanError(
+            f"'{JOB_FILE}' in '{folder}' is not the job that its plan was made for. Compile it again, or add "
+            f"--job JOB.toml."
+        )
     path = root / job.model.onnx
     if not path.is_file():
         raise ModelError(
@@ -77,3 +82,24 @@ def kept_job(folder: Path, plan: FleetPlan) -> tuple[Job, Path]:
     if sha256(path) != plan.model.sha256:
         raise PlanError(f"'{path}' is not the model that '{folder}' was compiled from. Compile it again.")
     return job, root
+
+
+Facts = tuple[object, ...]
+
+
+def _facts_of_job(job: Job) -> Facts:
+    """What a job and the plan made for it must say alike."""
+    model, goal = job.model, job.objective
+    tiers = tuple(
+        (t.name, t.context_tokens, t.ttft_ms, t.price_usd_per_mtok or 0.0, t.least_share) for t in job.tier
+    )
+    return job.fleet, tiers, (model.weights, model.kv, model.activations), (goal.name, goal.then)
+
+
+def _facts_of_plan(plan: FleetPlan) -> Facts:
+    formats = plan.formats
+    tiers = tuple(
+        (t.name, t.context_tokens, t.ttft_ms, t.price_usd_per_mtok, t.least_share) for t in plan.tiers
+    )
+    counts = {system.system: system.available for system in plan.systems}
+    return counts, tiers, (formats.weights, formats.kv, formats.activations), (plan.objective, plan.then)

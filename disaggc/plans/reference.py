@@ -47,7 +47,8 @@ FLEET = """\
 
 What `disaggc compile -o DIR` writes for several tiers: `plan.json` as below; `deployments/NAME/`, an ordinary
 plan folder for each kind of replica that decodes; and `job.json`, the job with nothing left open, which
-`disaggc explain --one-more` compiles again. The schema is `plans/fleet.schema.json`.
+`disaggc explain --one-more` compiles again if it agrees with the plan. Its schema is
+`plans/fleet.schema.json`.
 """
 
 

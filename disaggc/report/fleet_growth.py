@@ -61,7 +61,7 @@ def fleet_growth(before: FleetPlan, after: FleetPlan, system: str) -> Growth:
         unit=after.unit,
         before=before.value,
         after=after.value,
-        gained=sign * (after.value - before.value),
+        gained=sign * (_more(before.value, after.value) or 0.0),
         used=use.used,
         available=use.available,
         usd_per_h=_more(before.economics.usd_per_h, after.economics.usd_per_h),

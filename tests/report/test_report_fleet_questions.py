@@ -217,6 +217,13 @@ def test_one_more_needs_the_job_and_the_model(
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     asked = ["explain", str(copy), "--one-more", "groq3-lpx"]
+    kept = json.loads((copy / "job.json").read_text(encoding="utf-8"))
+    changed = {**kept, "fleet": {**kept["fleet"], "groq3-lpx": 4}}
+    (copy / "job.json").write_text(json.dumps(changed), encoding="utf-8")
+    assert cli.main(asked) == 1
+    assert "'job.json' in" in (told := " ".join(capsys.readouterr().err.split()))
+    assert "is not the job that its plan was made for. Compile it again, or add --job" in told
+    (copy / "job.json").write_text(json.dumps(kept), encoding="utf-8")
     other = tmp_path / "models"
     other.mkdir()
     (copy / "model.path").write_text(f"{other}\n", encoding="utf-8")
