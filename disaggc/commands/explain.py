@@ -33,7 +33,11 @@ def add_explain(commands: Commands) -> None:
     parser.add_argument("--why", metavar="PART", help="why it is where it is: attention, ffn, or a role")
     parser.add_argument("--why-not", metavar="MODE", help="afd, pd, colocated, or (part of) a mode's name")
     parser.add_argument(
-        "--what-binds", nargs="?", const="", metavar="TIER", help="what limits it, and what room there is"
+        "--what-binds",
+        nargs="?",
+        const="",
+        metavar="TIER",
+        help="what limits it (of a fleet, that tier of it), and what room there is; after DIR",
     )
     parser.add_argument("--one-more", metavar="SYSTEM", help="what one more of it would bring")
     parser.add_argument("--tier", metavar="TIER", help="of a fleet, ask about this one alone")
@@ -46,10 +50,11 @@ def add_explain(commands: Commands) -> None:
 
 
 def _explain(options: argparse.Namespace, screen: report.Screen) -> int:
+    tier = _asked_tier(options)
     if is_fleet(options.plan):
-        return _explain_fleet(options, screen)
+        return _explain_fleet(options, tier, screen)
     plan: Plan = open_plan(options.plan)
-    _check_tier(plan, options.tier or options.what_binds or "")
+    _check_tier(plan, tier)
     if options.one_more:
         return _one_more(options, screen)
     answers = _answers(options, plan)
@@ -67,12 +72,24 @@ def _explain(options: argparse.Namespace, screen: report.Screen) -> int:
     return 0
 
 
-def _explain_fleet(options: argparse.Namespace, screen: report.Screen) -> int:
+def _asked_tier(options: argparse.Namespace) -> str:
+    """The tier that is asked about; '' for all."""
+    named = {name for name in (options.tier, options.what_binds) if name}
+    if len(named) > 1:
+        raise JobError(
+            f"--tier {options.tier} and --what-binds {options.what_binds} name two. Leave one out."
+        )
+    if options.tier and not (options.why or options.why_not or options.what_binds is not None):
+        raise JobError("--tier narrows a question. Add --why PART, --why-not MODE or --what-binds.")
+    return next(iter(named), "")
+
+
+def _explain_fleet(options: argparse.Namespace, tier: str, screen: report.Screen) -> int:
     """A fleet tells all of itself, or answers for one tier or each."""
     if options.one_more:
         return _fleet_one_more(options, screen)
     if options.why or options.why_not or options.what_binds is not None:
-        return _fleet_answers(options, screen)
+        return _fleet_answers(options, tier, screen)
     plan = open_fleet(options.plan)
     if options.json:
         sys.stdout.write(dump_plan(plan).decode())
@@ -82,10 +99,10 @@ def _explain_fleet(options: argparse.Namespace, screen: report.Screen) -> int:
     return 0
 
 
-def _fleet_answers(options: argparse.Namespace, screen: report.Screen) -> int:
+def _fleet_answers(options: argparse.Namespace, name: str, screen: report.Screen) -> int:
     fleet = opened_fleet(options.plan)
     found: dict[str, list[str]] = {}
-    for tier in report.tiers_named(fleet.plan, options.tier or options.what_binds or ""):
+    for tier in report.tiers_named(fleet.plan, name):
         if options.why:
             found[f"why {options.why} for {tier.name}"] = report.fleet_why(fleet, tier, options.why)
         if options.why_not:

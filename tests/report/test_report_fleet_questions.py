@@ -197,6 +197,11 @@ def test_questions_are_asked_of_a_fleet_or_of_one_tier(
     ("asked", "message"),
     [
         (["--what-binds", "premum"], "The fleet serves no tier named 'premum'. Did you mean 'premium'?"),
+        (["--tier", "high"], "--tier narrows a question. Add --why PART, --why-not MODE or --what-binds."),
+        (
+            ["--tier", "high", "--what-binds", "premium"],
+            "--tier high and --what-binds premium name two. Leave one out.",
+        ),
         (["--why", "afn", "--tier", "high"], "No deployment has a part named 'afn'. Did you mean 'ffn'?"),
         (
             ["--one-more", "groq4-lpx"],

@@ -143,7 +143,7 @@ def unfit(order: Order) -> str:
     """Why no pool can hold a deployment; '' if one can."""
     shape = shape_of(order.plan)
     if not (shape.is_colocated or shape.is_split_by_phase):
-        return "it divides the layers of a phase, and the endpoint of an lpx component is not published"
+        return "it divides the layers of a phase, and no published pool has an lpx component"
     odd = [p for p in map(order.pool, (*shape.prefill, *shape.decode)) if not _is_gpu(order, p)]
     return f"its pool '{odd[0].name}' is of no NVIDIA GPUs" if odd else ""
 
