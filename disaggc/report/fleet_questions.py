@@ -154,16 +154,23 @@ def fleet_why_not(fleet: Fleet, tier: TierPlan, asked: str) -> list[str]:
     """What modes give a tier, or why they have no pattern that meets it.
 
     Raises:
-        JobError: No mode is called so.
+        JobError: No mode of any tier is called so.
     """
-    begin = KINDS.get(asked.lower())
-    found = [
-        m for m in tier.modes if (m.mode.startswith(begin) if begin else asked.lower() in m.mode.lower())
-    ]
+    if not any(_modes(each, asked) for each in fleet.plan.tiers):
+        known = dict.fromkeys([*KINDS, *(m.mode for each in fleet.plan.tiers for m in each.modes)])
+        raise JobError(f"No mode named '{asked}' was searched.{nearest(asked, known)}")
+    found = _modes(tier, asked)
     if not found:
-        known = [*KINDS, *(m.mode for m in tier.modes)]
-        raise JobError(f"No mode named '{asked}' was searched for {tier.name}.{nearest(asked, known)}")
+        return [f"No such mode was searched for {tier.name}."]
     return [*(_against(tier, mode) for mode in found), *_proven(fleet.plan, found)]
+
+
+def _modes(tier: TierPlan, asked: str) -> list[ModeReport]:
+    """The modes of a tier that are meant: of a kind, or by a part of their names."""
+    begin = KINDS.get(asked.lower())
+    if begin is not None:
+        return [mode for mode in tier.modes if mode.mode.startswith(begin)]
+    return [mode for mode in tier.modes if asked.lower() in mode.mode.lower()]
 
 
 def _against(tier: TierPlan, mode: ModeReport) -> str:

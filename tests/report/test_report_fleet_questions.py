@@ -119,7 +119,8 @@ def test_a_proof_is_told_only_where_something_would_work(fleet: Fleet) -> None:
     assert fleet_why_not(fleet, tier, "colocated") == [
         "colocated on a runs; at its best, 1 of a: 5 tokens/s."
     ]
-    with pytest.raises(JobError, match=r"No mode named 'adf' was searched for t\. Did you mean 'afd'\?"):
+    assert fleet_why_not(fleet, tier, "vr-nvl72") == ["No such mode was searched for t."]
+    with pytest.raises(JobError, match=r"No mode named 'adf' was searched\. Did you mean 'afd'\?"):
         fleet_why_not(fleet, tier, "adf")
 
 
