@@ -8,10 +8,12 @@ from disaggc.plans.fleet import (
     Economics,
     FleetPlan,
     GroupPlan,
+    Kind,
     ModeReport,
     ReplicaPlan,
     SystemUse,
     TierPlan,
+    kind_words,
 )
 from disaggc.plans.job import (
     Budget,
@@ -25,6 +27,7 @@ from disaggc.plans.job import (
     parse_job,
     varied,
 )
+from disaggc.plans.kept_job import JOB_FILE, dump_job, kept, open_job
 from disaggc.plans.model import (
     FORMAT,
     VERSION,
@@ -57,6 +60,7 @@ from disaggc.plans.trace import with_trace
 __all__ = [
     "FLEET_FORMAT",
     "FORMAT",
+    "JOB_FILE",
     "VERSION",
     "Alternative",
     "BreakEven",
@@ -74,6 +78,7 @@ __all__ = [
     "GroupPlan",
     "Interval",
     "Job",
+    "Kind",
     "MemoryMap",
     "ModeReport",
     "ModelRef",
@@ -97,10 +102,14 @@ __all__ = [
     "TierPlan",
     "TierSpec",
     "Transfer",
+    "dump_job",
     "dump_plan",
     "is_fleet",
+    "kept",
+    "kind_words",
     "load_job",
     "open_fleet",
+    "open_job",
     "open_plan",
     "parse_fleet",
     "parse_job",

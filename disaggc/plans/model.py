@@ -173,7 +173,7 @@ class Pool:
         devices: Devices used, of ``available``.
         roles: What it does in each phase ('decode: core_attention').
         utilisation: Busy share of one decode step, conservative.
-        weakest: Confidence of the weakest number its price rests on ('V', 'V2', 'P', 'I').
+        weakest: Confidence of the weakest number its price rests on ('M', 'V', 'V2', 'P', 'I').
     """
 
     name: str
@@ -475,7 +475,7 @@ class Plan:
         alternatives: The best plan of each mode, or why there is none; the best first.
         rejections: Those without a plan, as sentences.
         certificate: Why the answer is right.
-        weakest: Confidence of the weakest number that predictions rest on ('V', 'V2', 'P', 'I').
+        weakest: Confidence of the weakest number that predictions rest on ('M', 'V', 'V2', 'P', 'I').
         inferred: Every inferred number among them.
         warnings: What to know of the model.
         fleets: Parts of the fleet that were searched for the objective, the chosen one first.

@@ -47,6 +47,7 @@ def summary(plan: Plan) -> Iterator[RenderableType]:
 
 
 MEANING = {
+    "M": "measured on that machine",
     "V": "vendor-stated",
     "V2": "vendor-stated, second-hand",
     "P": "press or analyst",
