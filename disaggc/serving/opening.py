@@ -10,6 +10,7 @@ from pathlib import Path
 from disaggc.errors import JobError, PlanError, nearest
 from disaggc.plans import Plan, is_fleet, open_fleet, open_plan
 from disaggc.runtime import Execution, Service, Text, deploy, tokens_that_fit
+from disaggc.runtime.execution import kv_budget
 from disaggc.serving.asking import Language
 from disaggc.serving.chat_template import CONFIG, load_chat_template, read_json, spelling
 from disaggc.serving.tiers import Lineup, make_tiers
@@ -153,10 +154,8 @@ def _execution(plan: Plan, choices: Choices, sharers: int) -> Execution:
     instances = {pool: n for pool, n in execution.instances.items() if pool in own}
     kv_tokens = execution.kv_tokens
     if kv_tokens is None:
-        schedule = plan.schedule
-        planned = schedule.micro_batch * schedule.micro_batches * schedule.context_tokens
-        here = tokens_that_fit(plan, MEMORY_SHARE / sharers)
-        kv_tokens = min((limit for limit in (planned, here) if limit), default=None)
+        limits = (kv_budget(plan, execution), tokens_that_fit(plan, MEMORY_SHARE / sharers))
+        kv_tokens = min((limit for limit in limits if limit), default=None)
     return replace(execution, instances=instances, kv_tokens=kv_tokens)
 
 
