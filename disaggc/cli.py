@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from disaggc import __version__, report
 from disaggc.commands import (
+    calibrate,
     compare,
     compiling,
     completion,
@@ -24,6 +25,7 @@ from disaggc.commands import (
     reporting,
     run,
     serve,
+    shard,
 )
 from disaggc.errors import DisaggcError, nearest
 
@@ -33,8 +35,10 @@ COMMANDS = (
     run.add_run,
     run.add_verify,
     serve.add_serve,
+    shard.add_shard,
     explain.add_explain,
     explain.add_targets,
+    calibrate.add_calibrate,
     importing.add_import,
     compare.add_compare,
     emit.add_emit,

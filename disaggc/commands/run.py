@@ -48,9 +48,15 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how to execute", "What is not given is as in the plan.")
     group.add_argument(
         "--on",
-        choices=("local", "processes"),
+        choices=("local", "processes", "ray"),
         default="local",
-        help="all executors in this process, or one process each with shared memory",
+        help="all executors in this process, one process each with shared memory, or one process each on "
+        "the nodes of a Ray cluster",
+    )
+    group.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="the Ray cluster; default: the one that runs here, or else a new one on this machine",
     )
     group.add_argument(
         "--instances", action="append", default=[], metavar="POOL=N", help="executors of a pool; default 1"
@@ -58,6 +64,11 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--micro-batch", type=int, metavar="N", help="requests in a micro-batch")
     group.add_argument("--micro-batches", type=int, metavar="N", help="in flight, for each executor")
     group.add_argument("--kv-tokens", type=int, metavar="N", help="tokens that all caches may hold")
+    group.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="what an executor's process may allocate, such as 2G; mapped weights do not count",
+    )
     group.add_argument(
         "--deadline", type=float, default=60.0, metavar="S", help="seconds a stage may take; then it hangs"
     )
@@ -79,8 +90,12 @@ def execution_of(options: argparse.Namespace, traced: bool = False) -> Execution
         instances[pool] = int(count)
     if options.deadline <= 0:
         raise JobError(f"--deadline {options.deadline:g} leaves no time. Give seconds above 0.")
+    if options.address is not None and options.on != "ray":
+        raise JobError(f"--address {options.address} names a Ray cluster. Add --on ray.")
     return runtime.Execution(
         on=options.on,
+        address=options.address,
+        memory_bytes=runtime.bytes_of(options.memory_limit) if options.memory_limit else None,
         instances=instances,
         micro_batch=options.micro_batch,
         micro_batches=options.micro_batches,
@@ -92,7 +107,7 @@ def execution_of(options: argparse.Namespace, traced: bool = False) -> Execution
 
 def add_run(commands: Commands) -> None:
     """Add the command to the parser."""
-    parser = add_command(commands, "run", "generate tokens with a plan, on this machine")
+    parser = add_command(commands, "run", "generate tokens with a plan, here or on a Ray cluster")
     _add_prompts(parser, 32)
     parser.add_argument(
         "--stop-id", type=int, action="append", default=[], metavar="N", help="a token id that ends an answer"

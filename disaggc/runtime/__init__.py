@@ -1,4 +1,4 @@
-"""Runs plans: executors for each pool, on onnxruntime, in this process or in one process each.
+"""Runs plans: executors for each pool, on onnxruntime, in this process or in one each, here or elsewhere.
 
 ``run`` generates with a plan, ``verify`` compares it with the uncut model. ``deploy`` and
 ``deploy_reference`` keep the sessions open for more than one run; a ``Service`` takes requests while
@@ -7,6 +7,7 @@ it runs. The runtime reads plans and subgraphs; it knows nothing of the compiler
 
 from disaggc.runtime.driver import Deployment, deploy, run
 from disaggc.runtime.execution import Execution
+from disaggc.runtime.memory import bytes_of
 from disaggc.runtime.reference import deploy_reference
 from disaggc.runtime.requests import Request
 from disaggc.runtime.results import Link, PhaseTime, RunResult, StageTime
@@ -33,6 +34,7 @@ __all__ = [
     "Ticket",
     "Transport",
     "Verification",
+    "bytes_of",
     "deploy",
     "deploy_reference",
     "run",

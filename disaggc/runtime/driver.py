@@ -13,7 +13,15 @@ from types import TracebackType
 
 from disaggc.errors import DisaggcError, JobError
 from disaggc.plans import Plan
-from disaggc.runtime.execution import Execution, instances_of, kv_budget, limits_of, micro_batches_of
+from disaggc.runtime.cluster import on_cluster
+from disaggc.runtime.execution import (
+    Execution,
+    check_memory,
+    instances_of,
+    kv_budget,
+    limits_of,
+    micro_batches_of,
+)
 from disaggc.runtime.in_process import InProcess
 from disaggc.runtime.lanes import make_lanes
 from disaggc.runtime.model_file import check_model
@@ -74,9 +82,14 @@ def deploy(
     stages = (*phase_of(plan, "prefill").stages, *phase_of(plan, "decode").stages)
     check_weights(read_table(folder), {stage.subgraph for stage in stages}, model_folder)
     instances = instances_of(plan, execution)
+    check_memory(execution)
     if execution.on == "processes":
         return Deployment(
             plan, Processes(plan, folder, model_folder, instances, threads, execution), execution
+        )
+    if execution.on == "ray":
+        return Deployment(
+            plan, on_cluster(plan, folder, model_folder, instances, threads, execution), execution
         )
     opener = StageOpener(folder, model_folder, threads, plan.files)
     return Deployment(plan, InProcess(plan, opener, instances, threads, execution.traced), execution)

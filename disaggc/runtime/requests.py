@@ -44,6 +44,7 @@ class Live:
         logits: Of each of them, where they are kept.
         error: Why it cannot go on.
         alone: Whether it shares micro-batches with nobody, because one that it was in failed.
+        exclusive: Whether it runs while nobody else does, so that what it takes is known to be its own.
         strikes: Executors lost while working on it, since ``tokens`` last grew.
         struck_at: Its new tokens at the last of them.
         first_s, last_s: When its first and its last token came, in seconds after the run has begun.
@@ -59,6 +60,7 @@ class Live:
     logits: list[Array] = field(default_factory=list)
     error: DisaggcError | None = None
     alone: bool = False
+    exclusive: bool = False
     strikes: int = 0
     struck_at: int = -1
     first_s: float = 0.0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from disaggc import errors
-from disaggc.errors import DisaggcError, ExecutorError
+from disaggc.errors import DisaggcError, ExecutorError, OutOfMemoryError
 from disaggc.runtime.commands import Close, Failed, Form, More, Prefill, Share
 from disaggc.runtime.inbox import Inbox
 from disaggc.runtime.lanes import Batch, Lane, Member
@@ -169,6 +169,8 @@ class Scheduler:
         planned = [lane.rows for lane in self._lanes]
         reserved = sum(live.request.context for lane in self._lanes for b in lane.all for _, live in b.live())
         while (live := self._waiting.head()) is not None and live.request.arrival_s <= self._now():
+            if self._is_kept_apart(live, [other for rows in buckets.values() for other in rows]):
+                break
             place = min(range(len(planned)), key=planned.__getitem__)
             reserved += live.request.context
             if planned[place] >= self._limits.rows or reserved > (self._limits.kv_tokens or reserved):
@@ -181,6 +183,13 @@ class Scheduler:
             buckets.setdefault(key, []).append(live)
         for (place, _, _), rows in buckets.items():
             self._prefill(self._lanes[place], rows)
+
+    def _is_kept_apart(self, live: Live, admitted: Sequence[Live]) -> bool:
+        """Whether a request has to wait because it, or one that runs, is to run while nobody else does."""
+        if live.exclusive:
+            return bool(admitted) or any(lane.all for lane in self._lanes)
+        running = (other for lane in self._lanes for batch in lane.all for _, other in batch.live())
+        return any(other.exclusive for other in (*admitted, *running))
 
     def _prefill(self, lane: Lane, rows: list[Live]) -> None:
         batch = Batch(next(self._numbers), "prefill", [*rows])
@@ -324,18 +333,38 @@ class Scheduler:
             lane.decoding = None
 
     def _give_up(self, failed: Failed) -> None:
-        """A micro-batch failed: its requests are tried one by one; one that was alone has failed."""
-        if failed.group not in self._at_work:
+        """A micro-batch failed: its requests are tried one by one; one that was alone has failed.
+
+        For want of memory, which others may have had, it must have been all alone.
+        """
+        found = self._take_out(failed.group)
+        if found is None:
             return
-        lane, batch, _, _ = self._at_work.pop(failed.group)
-        self._rest(lane, batch)
+        lane, batch = found
         self._close(lane, [batch])
         lives = [live for _, live in batch.live()]
+        is_memory = failed.error == OutOfMemoryError.__name__
+        is_single = len(batch.rows) == 1  # whoever was withdrawn may have been at fault
         for live in lives:
+            if is_single and is_memory and not live.exclusive:
+                live.exclusive = True
+            elif is_single:
+                live.fail(_error_for(live, failed))
             live.alone = True
-            if len(batch.rows) == 1:  # whoever was withdrawn may have been at fault
-                live.fail(error_of(failed.error, failed.text))
         self._requeue(lives)
+
+    def _take_out(self, group: int) -> tuple[Lane, Batch] | None:
+        """Take a micro-batch out of its lane, at work or not; None if it is over."""
+        if group in self._at_work:
+            lane, batch, _, _ = self._at_work.pop(group)
+            self._rest(lane, batch)
+            return lane, batch
+        for lane in self._lanes:
+            for batch in lane.batches:
+                if batch.number == group:
+                    lane.batches.remove(batch)
+                    return lane, batch
+        return None
 
     def _recover(self, lost: Lost) -> None:
         """Start again from what every request has said."""
@@ -370,6 +399,14 @@ def error_of(name: str, text: str) -> DisaggcError:
     return kind(text)
 
 
+def _error_for(live: Live, failed: Failed) -> DisaggcError:
+    """Why a request was given up; for want of memory, with how much it asks for."""
+    if failed.error != OutOfMemoryError.__name__:
+        return error_of(failed.error, failed.text)
+    asked = f"{len(live.request.prompt):,} tokens, with {live.request.max_new_tokens:,} to come"
+    return OutOfMemoryError(f"Request {live.index} of {asked}, was given up. {failed.text}")
+
+
 def _shares(members: Sequence[Member]) -> Iterator[Share]:
     """Members of one micro-batch after the other, as they come."""
     for _, group in itertools.groupby(members, key=lambda member: member.batch.number):
@@ -382,6 +419,7 @@ def _blame(live: Live, lost: Lost) -> None:
     """A request that executors were lost over goes on alone, and not for ever."""
     strikes = live.strike()
     live.alone = live.alone or strikes > 1
+    live.exclusive = live.exclusive or strikes > 1
     if strikes >= STRIKES:
         who = ", ".join(map(str, lost.addresses))
         live.fail(
