@@ -104,8 +104,14 @@ def _parts_of_fleet(folder: Path, choices: Choices) -> list[Part]:
         if choices.deployments and name not in choices.deployments:
             continue
         own = folder / replica.plan
+        if not own.resolve().is_relative_to(folder.resolve()):
+            raise PlanError(
+                f"Fleet '{folder}' names the plan '{replica.plan}', outside its own folder. Compile it again."
+            )
         tiers = {replica.tier: 1.0}
         found.append(Part(name, open_plan(own), own, _model_folder(own, choices), tiers))
+    if not found:
+        raise PlanError(f"Fleet '{folder}' has no deployment, so there is nothing to serve.")
     return found
 
 
