@@ -121,8 +121,8 @@ def undeclared(folder: Path) -> Plan:
 
 @pytest.mark.parametrize(
     ("prefill_pool", "instances"),
-    [(None, {}), ("prefill", {}), (None, {"attention": 2, "experts": 1})],
-    ids=["afd", "prefill-decode", "two-to-one"],
+    [(None, {}), ("prefill", {"attention": 2, "experts": 1})],
+    ids=["afd", "prefill-decode-two-to-one"],
 )
 def test_a_plan_runs_unchanged_on_the_nodes_that_declare_its_pools(
     tmp_path: Path, nodes: Nodes, prefill_pool: str | None, instances: dict[str, int]
