@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from disaggc import __version__, report
 from disaggc.commands import (
+    calibrate,
     compare,
     compiling,
     completion,
@@ -23,6 +24,8 @@ from disaggc.commands import (
     inspect,
     reporting,
     run,
+    serve,
+    shard,
 )
 from disaggc.errors import DisaggcError, nearest
 
@@ -31,8 +34,11 @@ COMMANDS = (
     compiling.add_compile,
     run.add_run,
     run.add_verify,
+    serve.add_serve,
+    shard.add_shard,
     explain.add_explain,
     explain.add_targets,
+    calibrate.add_calibrate,
     importing.add_import,
     compare.add_compare,
     emit.add_emit,

@@ -40,10 +40,11 @@ def _add_prompts(parser: argparse.ArgumentParser, new_tokens: int) -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="onnxruntime threads")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model's folder, if it moved")
     parser.add_argument("--json", action="store_true", help="for programs")
-    _add_execution(parser)
+    add_execution(parser)
 
 
-def _add_execution(parser: argparse.ArgumentParser) -> None:
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a plan is executed."""
     group = parser.add_argument_group("how to execute", "What is not given is as in the plan.")
     group.add_argument(
         "--on",
@@ -73,7 +74,12 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _execution(options: argparse.Namespace, traced: bool = False) -> Execution:
+def execution_of(options: argparse.Namespace, traced: bool = False) -> Execution:
+    """How a plan is to be executed, by those options.
+
+    Raises:
+        JobError: One of them makes no sense.
+    """
     from disaggc import runtime  # as in _run
 
     instances = {}
@@ -138,7 +144,7 @@ def _run(options: argparse.Namespace, screen: report.Screen) -> int:
         prompts,
         options.max_new_tokens,
         threads=options.threads,
-        execution=_execution(options, traced=options.trace is not None),
+        execution=execution_of(options, traced=options.trace is not None),
         stop_ids=options.stop_id,
     )
     if options.trace is not None:
@@ -178,7 +184,7 @@ def _verify(options: argparse.Namespace, screen: report.Screen) -> int:
         prompts,
         options.max_new_tokens,
         threads=options.threads,
-        execution=_execution(options),
+        execution=execution_of(options),
     )
     if options.json:
         screen.show_json(report.verification_data(found))

@@ -1,22 +1,24 @@
 """Time of one piece of work on a group of devices.
 
-    t = launches * t0 + layer latency + ((F / (ec * P))^p + (B / (em * BW))^p)^(1/p) + collective
+    t = launches * t0 + nodes * node + layer latency + collective
+        + ((F / (ec * P))^p + (B / (em * BW))^p)^(1/p)
 
 Constants come from the device's declared efficiencies (DESIGN of disaggc, section 4; the defaults
 hold to 9 to 14 % on published dense GEMM tables). On SRAM parts t0 is 0 and the layer latency,
-which holds their hops, governs.
+which holds their hops, governs. Engines that start every node of a graph as it is written declare a
+fixed time for each kind of node. A processor whose cache holds all that a step reads streams from that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from disaggc.cost.bill import AS_STORED, RATES, Array, Bill, Formats, format_bits
 from disaggc.cost.collectives import Span, all_reduce_s, all_to_all_s
 from disaggc.ir import Point, Role
-from disaggc.targets import Device, System
+from disaggc.targets import Device, Memory, System
 
 KIND_OF_ROLE = {
     Role.EMBEDDING: "embedding",
@@ -47,6 +49,7 @@ class Group:
         reserved: Devices set aside for it, those left idle included; 0 for all of ``count`` systems.
         spilled_experts, spilled_cache: Share of the experts' weights and of the caches that lie in the
             device's next slower memory (``Device.slower``).
+        cached: All that a step reads lies in the device's cache (``in_cache``).
     """
 
     system: System
@@ -57,6 +60,7 @@ class Group:
     reserved: int = 0
     spilled_experts: float = 0.0
     spilled_cache: float = 0.0
+    cached: bool = False
 
     def __post_init__(self) -> None:
         assert not self.reserved or self.devices <= self.reserved, "a group uses what is set aside"
@@ -91,6 +95,8 @@ class Work:
         launches: Kernels that a serving engine starts.
         width: Activation elements that it hands on for one token.
         kv_heads: Heads its cache can be split over; 0 without a cache.
+        nodes: Kind and number of the nodes that an interpreting engine starts. Exporters write the same work
+            with more or fewer of them, so it is no part of what makes two pieces of work equal.
     """
 
     role: Role
@@ -98,6 +104,7 @@ class Work:
     launches: int
     width: int
     kv_heads: int
+    nodes: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +148,35 @@ def work_time(work: Work, group: Group, point: Point, formats: Formats) -> Times
     kind = KIND_OF_ROLE.get(work.role, "gemm")
     flops, moved = per_device(work, group, point, formats)
     rate = device.rate(compute_format(work.bill, formats)).si * device.efficiency.ec[kind].value
-    bandwidth = device.main.bandwidth.si * device.efficiency.em[kind].value
+    bandwidth = _memory(group).bandwidth.si * device.efficiency.em[kind].value
     sharpness = device.efficiency.p.value
     compute, memory = np.asarray(flops / rate), np.asarray(moved / bandwidth)
     larger = np.maximum(np.maximum(compute, memory), 1e-18)
     roof = larger * ((compute / larger) ** sharpness + (memory / larger) ** sharpness) ** (1 / sharpness)
     fixed = device.layer_latency.si if device.layer_latency and work.role in WHOLE_BLOCKS else 0.0
-    latency = np.asarray(work.launches * device.efficiency.t0.si + fixed)
+    latency = np.asarray(work.launches * device.efficiency.t0.si + _nodes_s(work, device) + fixed)
     collective = _collective(work, group, point, formats)
     return Times(compute, memory, latency, collective, roof + latency + collective)
+
+
+def in_cache(group: Group, resident_bytes: float) -> Group:
+    """The group, marked if the caches of one replica's devices together hold all weights."""
+    cache = group.device.cache
+    if cache is None or resident_bytes > cache.capacity.si * group.tp * group.pp:
+        return group
+    return replace(group, cached=True)
+
+
+def _memory(group: Group) -> Memory:
+    """What a step streams from."""
+    cache = group.device.cache
+    return cache if group.cached and cache is not None else group.device.main
+
+
+def _nodes_s(work: Work, device: Device) -> float:
+    """Fixed seconds of the nodes of a piece of work, on an engine that starts them one by one."""
+    each = device.efficiency.node
+    return sum(count * each[kind].si for kind, count in work.nodes if kind in each)
 
 
 def compute_format(bill: Bill, formats: Formats) -> str:
@@ -217,6 +244,7 @@ __all__ = [
     "Work",
     "cache_split",
     "compute_format",
+    "in_cache",
     "per_device",
     "requests_per_replica",
     "work_time",

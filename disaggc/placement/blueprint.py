@@ -10,7 +10,7 @@ from disaggc.ir import Graph, Phase, State, parse_dim
 from disaggc.ir.dims import CACHED, NEW, Expr
 from disaggc.placement.check import evaluate, row_value
 from disaggc.placement.decide import Decision, Option, bottleneck, tpot_seconds
-from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
+from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S, step_overhead_s
 from disaggc.placement.frontier import answer_per_mw
 from disaggc.placement.modes import ANY
 from disaggc.placement.objective import MEASURES, SubFleet
@@ -32,11 +32,20 @@ from disaggc.plans import (
 from disaggc.targets import Confidence, Figure, figures, weakest
 
 US = 1e6
-PRICED = ("device.compute", "device.memories", "device.layer_latency", "device.efficiency", "scale_", "hops")
+PRICED = (
+    "device.compute",
+    "device.memories",
+    "device.layer_latency",
+    "device.efficiency",
+    "scale_",
+    "hops",
+    "step_overhead",
+)
 """How names of figures that predictions rest on begin; power and price come in per watt or dollar alone."""
 
+OWN_OVERHEAD = f"engine overhead of a step = {STEP_OVERHEAD_S * US:g} us"
 OWN_CONSTANTS = (
-    f"engine overhead of a step = {STEP_OVERHEAD_S * US:g} us",
+    OWN_OVERHEAD,
     f"share of each memory kept free = {RESERVE:g}",
     f"widest activations live at once = {LIVE_VALUES}",
     "kernels started for each role = passes/costs/serving.toml",
@@ -122,7 +131,7 @@ def schedule(decision: Decision) -> Schedule:
         load.output_tokens,
         load.step_tokens,
         load.accepted,
-        STEP_OVERHEAD_S * US,
+        step_overhead_s(configuration.pricing.groups) * US,
     )
 
 
@@ -131,7 +140,8 @@ def prediction(decision: Decision, price_usd_per_mtok: float | None) -> Predicti
     answer = decision.answer
     exposed, hidden = price(answer, overlapped=False), price(answer, overlapped=True)
     slow = tpot_seconds(answer)
-    step = max(v for n, v in hidden.items() if _is_soft(n)) / PICO + STEP_OVERHEAD_S
+    overhead = step_overhead_s(answer.configuration.pricing.groups)
+    step = max(v for n, v in hidden.items() if _is_soft(n)) / PICO + overhead
     fast = step / decision.request.load.accepted
     in_flight = answer.configuration.batch * answer.configuration.micro_batches
     rate = Interval(in_flight / slow, in_flight / fast)
@@ -260,7 +270,9 @@ def provenance(decision: Decision) -> tuple[str, tuple[str, ...]]:
     )
     rest = [(s.name, name, f) for s in used for name, f in figures(s) if name.startswith(PRICED)]
     inferred = [told_figure(s, name, f) for s, name, f in rest if f.confidence is Confidence.I]
-    return weakest(f for _, _, f in rest).value, (*inferred, *OWN_CONSTANTS)
+    guessed = any(system.step_overhead is None for system in used)
+    own = [constant for constant in OWN_CONSTANTS if guessed or constant != OWN_OVERHEAD]
+    return weakest(f for _, _, f in rest).value, (*inferred, *own)
 
 
 def told_figure(system: str, name: str, figure: Figure) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from disaggc.errors import InfeasiblePlanError
 from disaggc.placement.diagnose import diagnose, relaxations
-from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
-from disaggc.placement.modes import ANY, Mode, mode_name, modes_of
+from disaggc.placement.formulation import PICO, step_overhead_s
+from disaggc.placement.modes import ANY, Mode, mode_name, modes_called
 from disaggc.placement.search import Answer, Outcome, Request, fewest_devices, price, search
 
 
@@ -55,17 +55,14 @@ class Decision:
 
 
 def decide(request: Request, tell: Callable[[str], None] = lambda _: None) -> Decision:
-    """The plan of most tokens per second among all modes, with the best of each mode beside it.
+    """The plan of most tokens per second among the request's modes, with the best of each beside it.
 
     Raises:
         InfeasiblePlanError: No plan meets the tier; says why for each mode and what would work.
     """
     names = [system.name for system, _ in request.fleet]
-    outcomes = [(mode, search(request, mode, tell=tell)) for mode in modes_of(names)]
-    best = max(
-        (o.answer for _, o in outcomes if o.answer is not None), key=lambda a: a.tokens_per_s, default=None
-    )
-    everything = fewest_devices(request, ANY, search(request, ANY, start=best, tell=tell))
+    outcomes = [(mode, search(request, mode, tell=tell)) for mode in modes_called(request.mode, names)]
+    everything = _best_of(request, outcomes, tell)
     if everything.answer is None:
         raise InfeasiblePlanError(_infeasible(request, outcomes))
     chosen = everything.answer
@@ -80,6 +77,14 @@ def decide(request: Request, tell: Callable[[str], None] = lambda _: None) -> De
         sum(o.candidates for o in searched),
         sum(o.solved for o in searched),
     )
+
+
+def _best_of(request: Request, outcomes: list[tuple[Mode, Outcome]], tell: Callable[[str], None]) -> Outcome:
+    """The best plan of any mode; of the best of those that were asked for, if the job names some."""
+    mode, best = max(outcomes, key=lambda each: each[1].answer.tokens_per_s if each[1].answer else 0.0)
+    if request.mode:
+        return fewest_devices(request, mode, best)
+    return fewest_devices(request, ANY, search(request, ANY, start=best.answer, tell=tell))
 
 
 def bottleneck(answer: Answer) -> str:
@@ -136,5 +141,5 @@ def _infeasible(request: Request, outcomes: list[tuple[Mode, Outcome]]) -> str:
 
 def tpot_seconds(answer: Answer) -> float:
     """Seconds per output token, engine overhead included."""
-    step = answer.objective / PICO + STEP_OVERHEAD_S
+    step = answer.objective / PICO + step_overhead_s(answer.configuration.pricing.groups)
     return step / answer.configuration.pricing.load.accepted

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from disaggc.cost import AS_STORED, format_bits
 from disaggc.ir import Phase
-from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S
+from disaggc.placement.formulation import PICO, step_overhead_s
 from disaggc.placement.modes import ANY, Mode, holds, serving_format
 from disaggc.placement.pieces import Piece
 from disaggc.placement.pricing import RESERVE, Limits
@@ -181,7 +181,8 @@ def _fastest(request: Request, mode: Mode, limits: Limits) -> Answer | None:
 
 def _tpot(answer: Answer) -> float:
     """Seconds per output token."""
-    return (answer.objective / PICO + STEP_OVERHEAD_S) / answer.configuration.pricing.load.accepted
+    pricing = answer.configuration.pricing
+    return (answer.objective / PICO + step_overhead_s(pricing.groups)) / pricing.load.accepted
 
 
 def _asked(request: Request) -> float | None:

@@ -8,7 +8,8 @@ resource busy, is
     TPOT  = max(path, m * max over resources of load) + engine overhead
 
 which holds for colocated, prefill / decode and attention / FFN plans alike and contains the ping-pong
-rule m >= 2 (1 + Tc / Tf) (MegaScale-Infer, eq. 3). Prefill takes its share of each resource:
+rule m >= 2 (1 + Tc / Tf) (MegaScale-Infer, eq. 3). A message that occupies its two ends (LogP's o) adds to
+the path twice and to the load of each end once. Prefill takes its share of each resource:
 m * b / steps of an answer prefills fall into one step. Conservative: a transfer keeps its sender busy, too.
 Times are whole picoseconds and memory whole kilobytes, so that solver and checker agree exactly.
 """
@@ -16,9 +17,11 @@ Times are whole picoseconds and memory whole kilobytes, so that solver and check
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
+from disaggc.cost import Group
 from disaggc.ir import Phase
 from disaggc.placement.flows import Edge
 from disaggc.placement.pieces import Piece, Tie
@@ -32,6 +35,12 @@ STEP_OVERHEAD_S = 50e-6
 NO_LIMIT = 2**62
 """Limit of a row that is counted but binds nothing."""
 PHASES = (Phase.PREFILL, Phase.DECODE)
+
+
+def step_overhead_s(groups: Iterable[Group]) -> float:
+    """Seconds that the slowest engine of some groups spends on a step; our guess where it declares none."""
+    declared = (group.system.step_overhead for group in groups)
+    return max((STEP_OVERHEAD_S if figure is None else figure.si for figure in declared), default=0.0)
 
 
 def write_problem(
@@ -67,14 +76,14 @@ def write_problem(
     if limits.memory:
         rows += [writer.memory(place) for place in places]
         rows += [writer.slower_memory(place) for place in places if pricing.spills(place)]
-    pieces = len(pricing.pieces.pieces)
+    pieces, overhead = len(pricing.pieces.pieces), step_overhead_s(pricing.groups)
     return Problem(
         places=len(pricing.groups),
         allowed=allowed,
         flows=tuple(writer.flows),
         groups=(*((i, i + pieces) for i in range(pieces)), *(writer.items_of(t) for t in writer.ties)),
         rows=tuple(rows),
-        limit=None if limits.tpot_s is None else int((limits.tpot_s - STEP_OVERHEAD_S) * PICO),
+        limit=None if limits.tpot_s is None else int((limits.tpot_s - overhead) * PICO),
         tie_breaks=("messages", "path"),
     )
 
@@ -96,6 +105,7 @@ class _Writer:
         self._edge_flows: list[tuple[int, Edge, Phase]] = []
         self._handovers: list[tuple[int, Piece, int]] = []
         self._lay_flows()
+        self._messages = {flow: edge.count for flow, edge, _ in self._edge_flows if edge.message}
         self._transfers = {phase: self._timed(phase) for phase in PHASES}
 
     def item(self, piece: int, phase: Phase) -> int:
@@ -130,7 +140,7 @@ class _Writer:
 
     def messages(self) -> Row:
         """How many messages cross between places in a step, in a prefill, and at hand-over; binds nothing."""
-        counts = {flow: edge.count for flow, edge, _ in self._edge_flows if edge.message}
+        counts = dict(self._messages)
         counts.update({flow: piece.count for flow, piece, _ in self._handovers})
         cross = {(f, p, q): n for f, n in counts.items() for p in self.places for q in self.places if p != q}
         return Row("messages", {}, cross, {}, 0, NO_LIMIT)
@@ -147,7 +157,15 @@ class _Writer:
 
     def _crossings(self, phase: Phase, times: float) -> dict[tuple[int, int, int], int]:
         """Picoseconds of every crossing of a phase, latency and wire, ``times`` over."""
-        return {key: _pico(times * (delay + wire)) for key, (delay, wire) in self._transfers[phase].items()}
+        return {
+            key: _pico(times * (delay + wire)) + 2 * _pico(times * self._occupied(key))
+            for key, (delay, wire) in self._transfers[phase].items()
+        }
+
+    def _occupied(self, key: tuple[int, int, int]) -> float:
+        """Seconds that all occurrences of an edge in a step occupy each of two places, if it crosses."""
+        flow, p, q = key
+        return self._messages.get(flow, 0) * self.pricing.occupancy_seconds(p, q)
 
     def _timed(self, phase: Phase) -> dict[tuple[int, int, int], tuple[float, float]]:
         """Latency and wire seconds of all occurrences of each edge in a step."""
@@ -172,12 +190,20 @@ class _Writer:
             prompt = self.pricing.prefill_busy[i, place]
             at[self.item(i, Phase.DECODE), place] = _pico(self.m * self.decode[i, place] * share)
             at[self.item(i, Phase.PREFILL), place] = _pico(self.prompts_per_step * prompt)
-        cross = {}
-        if not self.overlapped:
-            for phase, times in ((Phase.DECODE, self.m), (Phase.PREFILL, self.prompts_per_step)):
-                sent = self._crossings(phase, times)
-                cross.update({key: c for key, c in sent.items() if key[1] == place})
+        cross: dict[tuple[int, int, int], int] = {}
+        for phase, times in ((Phase.DECODE, self.m), (Phase.PREFILL, self.prompts_per_step)):
+            cross.update(self._occupying(place, phase, times))
         return Row(f"busy.{place}", at, cross)
+
+    def _occupying(self, place: int, phase: Phase, times: float) -> dict[tuple[int, int, int], int]:
+        """Picoseconds that the crossings of a phase keep a place busy, ``times`` over."""
+        found = {}
+        for key, (delay, wire) in self._transfers[phase].items():
+            exposed = key[1] == place and not self.overlapped
+            occupied = _pico(times * self._occupied(key)) if place in key[1:] else 0
+            if exposed or occupied:
+                found[key] = (_pico(times * (delay + wire)) if exposed else 0) + occupied
+        return found
 
     def link(self, source: int, target: int) -> Row:
         """What a step's messages and cache hand-overs keep one direction of a link busy."""

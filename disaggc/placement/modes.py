@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from disaggc.cost import AS_STORED, RATES, Formats
+from disaggc.errors import JobError
 from disaggc.ir import Phase, Role
 from disaggc.placement.pieces import Piece, Pieces
 from disaggc.placement.pricing import Pricing
@@ -62,6 +63,21 @@ def modes_of(systems: Sequence[str]) -> list[Mode]:
     modes += [Mode(f"P/D: prefill on {a}, decode on {b}", a, b, b, b, pools=(2,)) for a, b in pairs]
     modes += [Mode(f"AFD: attention on {a}, FFN on {b}", "", a, b, "", pools=(2,)) for a, b in pairs]
     return modes
+
+
+def modes_called(text: str, systems: Sequence[str]) -> list[Mode]:
+    """Those of ``modes_of`` whose name holds ``text``; 'pd' is P/D, and '' holds everywhere.
+
+    Raises:
+        JobError: None does.
+    """
+    modes = modes_of(systems)
+    wanted = {"pd": "p/d"}.get(text.lower(), text.lower())
+    found = [mode for mode in modes if wanted in mode.name.lower()]
+    if not found:
+        names = "; ".join(mode.name for mode in modes)
+        raise JobError(f"[search] mode = '{text}' is part of no mode's name. The fleet has: {names}.")
+    return found
 
 
 def mode_name(pieces: Pieces, names: Sequence[str], assignment: Assignment) -> str:

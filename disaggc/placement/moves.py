@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from disaggc.ir import Phase, Role
 from disaggc.placement.check import Verdict, evaluate
-from disaggc.placement.decide import Decision, bottleneck
-from disaggc.placement.formulation import KILO, PICO, STEP_OVERHEAD_S, write_problem
+from disaggc.placement.decide import Decision, bottleneck, tpot_seconds
+from disaggc.placement.formulation import KILO, PICO, step_overhead_s, write_problem
 from disaggc.placement.modes import ANY, allowed_places, serving_format
 from disaggc.placement.pricing import Limits
 from disaggc.placement.problem import Assignment, Problem
@@ -65,7 +65,6 @@ def _priced(
     answer = decision.answer
     if refused and (verdict.misplaced or any(name.startswith("memory") for name in verdict.broken)):
         return Move(phase.value, role.value, source, target, False, refused)
-    load = answer.configuration.pricing.load
     rate = answer.configuration.tokens_per_s(verdict.objective)
     then = Answer(answer.configuration, moved, verdict.objective, rate)
     return Move(
@@ -75,7 +74,7 @@ def _priced(
         target,
         feasible=not refused,
         reason=refused or f"limited because {bottleneck(then)}",
-        tpot_us=(verdict.objective / PICO + STEP_OVERHEAD_S) / load.accepted * US,
+        tpot_us=tpot_seconds(then) * US,
         loss=1 - rate / answer.tokens_per_s,
     )
 
@@ -103,7 +102,8 @@ def _too_slow(decision: Decision, verdict: Verdict) -> str:
     if "ttft" in verdict.broken and limits.ttft_s is not None:
         took = verdict.rows["ttft"] / PICO * MS
         return f"the first token would take {took:,.0f} ms, and the tier asks for {limits.ttft_s * MS:,.0f}"
-    step = verdict.objective / PICO + STEP_OVERHEAD_S
+    groups = decision.answer.configuration.pricing.groups
+    step = verdict.objective / PICO + step_overhead_s(groups)
     if limits.tpot_s is not None and step > limits.tpot_s:
         mine, asked = load.accepted / step, load.accepted / limits.tpot_s
         return f"{mine:,.0f} tokens/s/user would come out, and the tier asks for {asked:,.0f}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from disaggc.cost import Bill, Formats, Work, format_bits
 from disaggc.ir import Graph, Role, Segment, State
 from disaggc.placement.flows import Edge, edges_of, segment_of
+from disaggc.targets import KINDS
 
 COPIED = 64 * 1024
 """Weights of up to this many bytes are simply copied to whoever reads them."""
@@ -109,6 +110,10 @@ class Pieces:
         """Cache elements that one token adds, all layers together."""
         return sum(p.kv_elements * p.count for p in self.pieces)
 
+    def resident_bytes(self, formats: Formats) -> float:
+        """Bytes of all weights of all layers, a tied one once for each of its readers."""
+        return sum(p.resident_bytes(formats) * p.count for p in self.pieces)
+
 
 def fold(graph: Graph) -> Pieces:
     """The pieces and edges of a segmented graph. Masks and positions are made where they are needed."""
@@ -171,11 +176,28 @@ def _piece(
         first.role,
         len(members),
         tuple(s.index for s in members),
-        Work(first.role, bill, first.launches, widths.get(first.index, 0), heads),
+        Work(first.role, bill, first.launches, widths.get(first.index, 0), heads, _nodes(graph, first)),
         sum(s.heads * s.width for s in states if not _is_fixed(s)),
         sum(s.heads * s.width * (s.window or 1) for s in states if _is_fixed(s)),
         _tables(graph, first) if first.role is Role.EMBEDDING else {},
     )
+
+
+def _nodes(graph: Graph, segment: Segment) -> tuple[tuple[str, int], ...]:
+    """Kinds of the nodes that run in every step, and how many there are of each.
+
+    What computes from weights alone is done when the graph is opened.
+    """
+    found: dict[str, int] = {}
+    folded: set[str] = set()
+    for i in segment.nodes:
+        node, kind = graph.nodes[i], graph.costs[i].kind
+        if all(name in graph.weights or name in folded for name in node.reads):
+            folded.update(node.writes)
+            continue
+        kind = kind if kind in KINDS else "movement"
+        found[kind] = found.get(kind, 0) + 1
+    return tuple(found.items())
 
 
 def _tables(graph: Graph, segment: Segment) -> dict[int, int]:

@@ -82,6 +82,8 @@ class Pricing:
         feeders: For each place, how many replicas of its group share the prompts of one decode replica;
             default: one.
         joined: The first two places share a scale-up domain, and what crosses between them stays in it.
+        streams: For each place, the steps' worth of time in a step that its links bring caches, over all
+            feeding replicas; default: ``feeders``.
     """
 
     pieces: Pieces
@@ -91,6 +93,7 @@ class Pricing:
     labels: tuple[str, ...] = ()
     feeders: tuple[float, ...] = ()
     joined: bool = False
+    streams: tuple[float, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -239,12 +242,18 @@ class Pricing:
         latency, bytes_per_s = self.links[source, target]
         return latency, payload / bytes_per_s
 
+    def occupancy_seconds(self, source: int, target: int) -> float:
+        """What a message between places keeps each of them from working."""
+        joined = self.joined and {source, target} == {0, 1}
+        return occupancy_between(self.groups[source], self.groups[target], joined)
+
     def stream_seconds(self, source: int, target: int, payload: float) -> float:
         """Seconds that caches of ``payload`` bytes keep the links busy, shared by all feeding replicas."""
-        if not self.feeders:
+        feeders = self.streams or self.feeders
+        if not feeders:
             return payload / self.links[source, target][1]
         ends = [
-            self.groups[p].system.scale_out.bandwidth_one_way.si * self.groups[p].systems * self.feeders[p]
+            self.groups[p].system.scale_out.bandwidth_one_way.si * self.groups[p].systems * feeders[p]
             for p in (source, target)
         ]
         return payload / min(ends)
@@ -268,6 +277,13 @@ class Pricing:
         tokens = self.load.input_tokens + self.load.cached_tokens
         share = self.pipeline_share(piece, place) / cache_split(piece.work, self.groups[place])
         return self.state_bytes(piece, tokens) * share
+
+
+def occupancy_between(sender: Group, receiver: Group, joined: bool = False) -> float:
+    """Seconds that a message keeps each end from working; ends as in ``link_between``."""
+    apart = (sender.system.scale_out, receiver.system.scale_out)
+    links = (sender.system.scale_up,) if joined else apart
+    return max(0.0 if link.occupancy is None else link.occupancy.si for link in links)
 
 
 def link_between(sender: Group, receiver: Group, joined: bool = False) -> tuple[float, float]:

@@ -40,6 +40,7 @@ def request_of(job: Job, tier: TierSpec, graph: Graph, library: Library) -> Requ
         limits=Limits(load.accepted / tier.tokens_per_s_per_user, tier.ttft_ms / 1e3),
         batches=job.search.batch or BATCHES,
         micro_batches=job.search.micro_batches or MICRO_BATCHES,
+        mode=job.search.mode,
     )
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from disaggc.cost import Array, Formats, Group
+from disaggc.cost import Array, Formats, Group, in_cache
 from disaggc.placement.check import evaluate
 from disaggc.placement.cut import canonical, solve
-from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S, write_problem
+from disaggc.placement.formulation import PICO, step_overhead_s, write_problem
 from disaggc.placement.modes import ANY, Mode, allowed_places
 from disaggc.placement.pieces import Pieces
 from disaggc.placement.pricing import Limits, Load, Pricing
@@ -41,6 +41,7 @@ class Request:
     Attributes:
         fleet: Systems with how many there are of each; each is one place.
         batches, micro_batches: The grid that is searched.
+        mode: What the names of the modes that are searched have in common; '' for all.
     """
 
     pieces: Pieces
@@ -50,6 +51,7 @@ class Request:
     limits: Limits
     batches: tuple[int, ...] = BATCHES
     micro_batches: tuple[int, ...] = MICRO_BATCHES
+    mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Configuration:
     def tokens_per_s(self, objective: int) -> float:
         """Tokens per second at steps of ``objective`` picoseconds plus engine overhead."""
         grown = self.batch * self.micro_batches * self.pricing.load.accepted
-        return grown / (objective / PICO + STEP_OVERHEAD_S)
+        return grown / (objective / PICO + step_overhead_s(self.pricing.groups))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ def _settled(request: Request, mode: Mode, answer: Answer) -> Answer:
 
 def _ceiling(answer: Answer, problem: Problem) -> int:
     """T of a plan that gives up ``SIMPLICITY`` and still meets the tier."""
-    ceiling = int(answer.objective + (answer.objective + STEP_OVERHEAD_S * PICO) * SIMPLICITY)
+    overhead = step_overhead_s(answer.configuration.pricing.groups) * PICO
+    ceiling = int(answer.objective + (answer.objective + overhead) * SIMPLICITY)
     return ceiling if problem.limit is None else min(ceiling, problem.limit)
 
 
@@ -251,7 +254,7 @@ class Floor:
         prefill = on_place[:, None, :, None] * prompts
         least: Array = np.nanmin(decode, axis=2).sum(axis=1) + np.nanmin(prefill, axis=2).sum(axis=1)
         slowest: Array = least.max(axis=0)
-        return slowest + STEP_OVERHEAD_S
+        return slowest + step_overhead_s(self.pricing.groups)
 
     def _closed_by_caches(self, micro_batches: int) -> Array:
         """Infinite for a piece at a place where its own weights and caches do not fit."""
@@ -284,7 +287,13 @@ def _group_choices(request: Request, mode: Mode) -> Iterator[tuple[Group, ...]]:
         for chosen in itertools.combinations(names, size):
             fleet = [request.fleet[i] for i in chosen]
             if mode.admits([system.name for system, _ in fleet]):
-                yield from itertools.product(*(groups_of(s, n, request.pieces.layers) for s, n in fleet))
+                yield from itertools.product(*(_groups(request, s, n) for s, n in fleet))
+
+
+def _groups(request: Request, system: System, count: int) -> list[Group]:
+    """The ways to use a system, each marked if all weights fit the caches of its devices."""
+    resident = request.pieces.resident_bytes(request.formats)
+    return [in_cache(group, resident) for group in groups_of(system, count, request.pieces.layers)]
 
 
 def groups_of(system: System, count: int, layers: int) -> list[Group]:

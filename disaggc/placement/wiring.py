@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from disaggc.cost import format_bits
 from disaggc.ir import Expr, Graph, Phase, Point, parse_dim
@@ -53,7 +54,24 @@ def phase_plan(
                 launches=sum(s.launches for s in span.segments),
             )
         )
-    return PhasePlan(tuple(stages), tuple(_transfers(graph, decision, spans, stages, phase)))
+    transfers = tuple(_transfers(graph, decision, spans, stages, phase))
+    return PhasePlan(tuple(_occupied(decision, spans, stages, transfers)), transfers)
+
+
+def _occupied(
+    decision: Decision, spans: Sequence[Span], stages: Sequence[Stage], transfers: Sequence[Transfer]
+) -> Iterator[Stage]:
+    """The stages with what messages take of them: of who sends, and of the next stage of who receives."""
+    pricing = decision.answer.configuration.pricing
+    places = {stage.pool: span.place for stage, span in zip(stages, spans, strict=True)}
+    added = dict.fromkeys(range(len(stages)), 0.0)
+    for transfer in transfers:
+        seconds = pricing.occupancy_seconds(places[transfer.source], places[transfer.target])
+        reader = next(s.index for s in stages[transfer.after + 1 :] if s.pool == transfer.target)
+        added[transfer.after] += seconds
+        added[reader] += seconds
+    for stage in stages:
+        yield replace(stage, time_us=stage.time_us + added[stage.index] * US)
 
 
 def _pool(decision: Decision, place: int) -> str:

@@ -121,10 +121,12 @@ class SearchSpec:
     Attributes:
         batch: Requests in one micro-batch.
         micro_batches: Micro-batches in flight.
+        mode: 'afd', 'pd', 'colocated' or a part of a mode's name; plans of other modes are left out.
     """
 
     batch: tuple[int, ...] = ()
     micro_batches: tuple[int, ...] = ()
+    mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)

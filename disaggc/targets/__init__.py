@@ -7,7 +7,7 @@ powered together) and a ``Tier`` (what a token sells for and how fast it must co
 
 from disaggc.targets.describe import Row, describe
 from disaggc.targets.device import Device, Memory
-from disaggc.targets.efficiency import KINDS, Efficiency
+from disaggc.targets.efficiency import KINDS, NODE_KINDS, Efficiency
 from disaggc.targets.figure import Confidence, Figure, weakest
 from disaggc.targets.formats import FORMATS
 from disaggc.targets.library import Library
@@ -21,6 +21,7 @@ from disaggc.targets.walk import figures
 __all__ = [
     "FORMATS",
     "KINDS",
+    "NODE_KINDS",
     "Confidence",
     "Device",
     "Efficiency",

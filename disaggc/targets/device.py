@@ -90,6 +90,13 @@ class Device:
         return next((m for m in self.memories if m.name != "sram"), self.memories[0])
 
     @property
+    def cache(self) -> Memory | None:
+        """What a processor keeps by itself of what it last read: the SRAM before its main memory."""
+        if self.kind != "cpu":
+            return None
+        return next((memory for memory in self.memories if memory.name == "sram"), None)
+
+    @property
     def slower(self) -> Memory | None:
         """The next slower memory after ``main``, which cold experts and caches may spill into."""
         after = self.memories.index(self.main) + 1

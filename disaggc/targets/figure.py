@@ -25,6 +25,7 @@ class Confidence(Enum):
 
     meaning: str
 
+    M = "M", "measured on the very machine that the declaration is for, with the spread of the repeats"
     V = "V", "vendor-stated, read in the vendor's own page, datasheet or documentation"
     V2 = "V2", "vendor-stated, read through somebody's copy of the vendor's page or slide"
     P = "P", "press, analyst or academic"

@@ -53,6 +53,7 @@ class System:
         usd_per_h: To own and run one for an hour; None if nobody says.
         host_memory: DRAM beside the devices, B; None if nobody says.
         node_devices: Devices that one host drives, a node of a cluster; None where the system is one node.
+        step_overhead: Engine time of a decode step that nothing overlaps; None for the model's guess.
         hops: Latency by reach, nearest first; empty where the scale-up link's latency holds.
         notes: Anything else to know.
     """
@@ -72,6 +73,7 @@ class System:
     usd_per_h: Figure | None = None
     host_memory: Figure | None = None
     node_devices: Figure | None = None
+    step_overhead: Figure | None = None
     hops: tuple[Hop, ...] = ()
     notes: str = ""
 
@@ -82,6 +84,7 @@ class System:
         check_base("price_usd", self.price_usd, "USD")
         check_base("usd_per_h", self.usd_per_h, "USD/h")
         check_base("host_memory", self.host_memory, "B")
+        check_base("step_overhead", self.step_overhead, "s")
         check_base("node_devices", self.node_devices, "devices")
         self._check_counts()
         self._check_hops()

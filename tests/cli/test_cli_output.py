@@ -25,6 +25,7 @@ COMMANDS = (
     "explain",
     "targets",
     "import",
+    "calibrate",
     "compare",
     "report",
     "diff",

@@ -18,7 +18,7 @@ from disaggc.placement.fleet.deploy import deployment
 from disaggc.placement.fleet.queueing import BUSIEST, paced, shared_ttft, utilisation_for, wait_s
 from disaggc.placement.fleet.shapes import groups_in, nested_sizes, packs, sizes_of, splits
 from disaggc.placement.fleet.space import Space
-from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S, write_problem
+from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S, step_overhead_s, write_problem
 from disaggc.placement.pricing import Limits, Pricing
 from disaggc.targets import System
 
@@ -112,7 +112,7 @@ def _step_s(pricing: Pricing, batch: int, micro_batches: int, sides: tuple[int, 
     places = ((0, 1),) * 2 * len(sides)
     problem = write_problem(alone, batch, micro_batches, Limits(None, None), places)
     verdict = evaluate(problem, (*sides, *sides))
-    return verdict.objective / PICO + STEP_OVERHEAD_S, verdict.feasible
+    return verdict.objective / PICO + step_overhead_s(pricing.groups), verdict.feasible
 
 
 def _pricing(wanted: Wanted, column: Column) -> Pricing:
@@ -128,6 +128,30 @@ def _sides(space: Space, column: Column) -> tuple[int, ...]:
 def test_a_column_is_priced_as_its_own_problem_prices_the_same_cut() -> None:
     """The grid and the formulation are two ways to one number."""
     wanted = _wanted()
+    space = Space(wanted)
+    columns = [c for c in space.priced().columns.values() if c.form == "decode"]
+    assert {len(c.groups) for c in columns} == {1, 2}
+    for column in columns:
+        step, _ = _step_s(_pricing(wanted, column), column.batch, column.micro_batches, _sides(space, column))
+        assert step == pytest.approx(column.step_s, rel=1e-6), column.mode
+
+
+def _occupying(system: System, message_us: float, step_us: float) -> System:
+    """The system with messages that occupy their ends, and an engine's time of a step of its own."""
+    latency = system.scale_up.latency
+    occupancy, step = (
+        replace(latency, value=value, unit="us", low=None, high=None) for value in (message_us, step_us)
+    )
+    scale_up = replace(system.scale_up, occupancy=occupancy)
+    scale_out = replace(system.scale_out, occupancy=occupancy)
+    return replace(system, scale_up=scale_up, scale_out=scale_out, step_overhead=step)
+
+
+def test_so_is_one_whose_messages_occupy_their_ends() -> None:
+    tiers = (tier("slow", 1.0, speed=10.0),)
+    systems = (_occupying(HBM, 5.0, 20.0), _occupying(SRAM, 2.0, 90.0))
+    fleet = tuple((system, 1) for system in systems)
+    wanted = Wanted(MIXTURE, small_wanted(fleet, tiers).fleet, tiers, FP8)
     space = Space(wanted)
     columns = [c for c in space.priced().columns.values() if c.form == "decode"]
     assert {len(c.groups) for c in columns} == {1, 2}

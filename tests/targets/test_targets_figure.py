@@ -85,8 +85,14 @@ def test_an_inferred_source_cannot_claim_a_vendors_word() -> None:
         Figure(130, "kW", "inferred", "2026-11-23", Confidence.V)
 
 
-def test_confidence_is_ordered_from_vendor_to_inferred() -> None:
-    assert sorted(Confidence, reverse=True) == [Confidence.I, Confidence.P, Confidence.V2, Confidence.V]
+def test_confidence_is_ordered_from_measured_to_inferred() -> None:
+    assert sorted(Confidence, reverse=True) == [
+        Confidence.I,
+        Confidence.P,
+        Confidence.V2,
+        Confidence.V,
+        Confidence.M,
+    ]
     assert all(confidence.meaning for confidence in Confidence)
 
 

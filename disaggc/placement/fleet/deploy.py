@@ -12,7 +12,7 @@ from disaggc.placement.cut import SolverError, canonical, solve
 from disaggc.placement.decide import Decision, Option, bottleneck
 from disaggc.placement.fleet.columns import Column
 from disaggc.placement.fleet.demand import Demand, Wanted
-from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S, write_problem
+from disaggc.placement.formulation import PICO, step_overhead_s, write_problem
 from disaggc.placement.modes import ANY, FEED_FORWARD, allowed_places
 from disaggc.placement.pricing import Limits, Pricing
 from disaggc.placement.search import Answer, Configuration, Request
@@ -77,23 +77,36 @@ def _pricing(wanted: Wanted, demand: Demand, column: Column, prefill: Column | N
     groups = column.groups[:1] if column.speculative else column.groups
     parts = parts_of(column)[: len(groups)]
     feeders = [1.0] * len(groups)
+    streams: list[float] = []
     if prefill is not None:
         groups, parts = (*groups, *prefill.groups), (*parts, "prefill")
         feeders.append(_feeders(column, prefill))
+        streams = [_longer(column)] * (len(groups) - 1) + feeders[-1:]
     joined = len(column.uses) == 1 and len(column.groups) == 2 and not column.speculative
     joined = joined and column.devices <= column.groups[0].system.domain
     return Pricing(
-        wanted.pieces, groups, load, wanted.formats, _labels(groups, parts), tuple(feeders), joined
+        wanted.pieces,
+        groups,
+        load,
+        wanted.formats,
+        _labels(groups, parts),
+        tuple(feeders),
+        joined,
+        tuple(streams),
     )
 
 
 def _feeders(column: Column, prefill: Column) -> float:
-    """How many prefill replicas feed one decode replica at its full rate.
+    """How many prefill replicas feed one decode replica at its full rate."""
+    return column.requests_per_s / prefill.requests_per_s * _longer(column)
 
-    A problem's rows leave the engine's overhead of a step out, and prefill works during it, too.
+
+def _longer(column: Column) -> float:
+    """A step with the engine's overhead by one without.
+
+    A problem's rows leave the overhead out; prefill and the links that bring its caches go on during it.
     """
-    rows_s = column.step_s - STEP_OVERHEAD_S
-    return column.requests_per_s / prefill.requests_per_s * column.step_s / rows_s
+    return column.step_s / (column.step_s - step_overhead_s(column.groups))
 
 
 def parts_of(column: Column) -> tuple[str, ...]:
@@ -153,5 +166,6 @@ def mode_of(column: Column, prefill: Column | None) -> str:
 
 def planned_step_s(deployed: Deployment) -> float:
     """Seconds of a decode step with its exact cut, or as the tier's first token paces it."""
-    exact = deployed.decision.answer.objective / PICO + STEP_OVERHEAD_S
+    answer = deployed.decision.answer
+    exact = answer.objective / PICO + step_overhead_s(answer.configuration.pricing.groups)
     return max(exact, deployed.column.step_s) if deployed.column.form == "whole" else exact

@@ -19,8 +19,8 @@ from disaggc.placement.fleet.columns import Book, Column, Uses
 from disaggc.placement.fleet.demand import Demand
 from disaggc.placement.fleet.timetable import Sheet, Timetable, requests_grid
 from disaggc.placement.fleet.whole import MICRO_BATCHES, MOST_REQUESTS, decode_bytes
-from disaggc.placement.formulation import STEP_OVERHEAD_S
-from disaggc.placement.pricing import link_between
+from disaggc.placement.formulation import step_overhead_s
+from disaggc.placement.pricing import link_between, occupancy_between
 
 FLYING = np.array(MICRO_BATCHES, dtype=np.float64)
 
@@ -104,13 +104,18 @@ class Drafted:
         drafter = self.drafters.busy[:, self.at][:, :, None] * FLYING + prompts
         path = model + drafting + self._hops()
         together = busy + drafter if self.beside else np.maximum(busy, drafter)
-        return np.asarray(np.maximum(path, together) + STEP_OVERHEAD_S)
+        overhead = step_overhead_s((self.sheet.group, *self.drafters.groups))
+        return np.asarray(np.maximum(path, together) + overhead)
 
     def _hops(self) -> Array:
         """(shape, 1, 1): there and back between drafter and model."""
         if self.beside:
             return np.zeros((1, 1, 1))
-        return np.array([2 * link_between(self.group, g)[0] for g in self.drafters.groups])[:, None, None]
+        hops = [
+            2 * (link_between(self.group, g)[0] + 2 * occupancy_between(self.group, g))
+            for g in self.drafters.groups
+        ]
+        return np.array(hops)[:, None, None]
 
     def _in_flight(self) -> Array:
         return self.requests[None, :, None] * self.group.dp * FLYING

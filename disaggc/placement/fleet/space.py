@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 
-from disaggc.cost import AS_STORED, Array, Group
+from disaggc.cost import AS_STORED, Array, Group, in_cache
 from disaggc.placement.fleet.columns import Book
 from disaggc.placement.fleet.cuts import cuts_of
 from disaggc.placement.fleet.demand import Wanted
@@ -76,7 +76,13 @@ class Space:
         )
 
     def _shapes(self, system: System, count: int) -> list[Group]:
-        return [g for size in sizes_of(system, count) for g in groups_in(system, size, self.layers)]
+        shapes = (g for size in sizes_of(system, count) for g in groups_in(system, size, self.layers))
+        return [in_cache(group, self._resident) for group in shapes]
+
+    @cached_property
+    def _resident(self) -> float:
+        """Bytes of all weights."""
+        return self.wanted.pieces.resident_bytes(self.wanted.formats)
 
     def priced(self) -> Book:
         """Every pattern of every tier."""
@@ -182,6 +188,10 @@ class Space:
         """The same within the devices of one replica."""
         for size in sizes_of(system, count):
             for here, away in splits(system, size):
-                home = [g for g in groups_in(system, here, self.layers) if not g.spilled_experts]
-                forward = [g for g in groups_in(system, away, self.layers) if not g.spilled_cache]
+                home, forward = (
+                    [in_cache(g, self._resident) for g in groups_in(system, part, self.layers)]
+                    for part in (here, away)
+                )
+                home = [g for g in home if not g.spilled_experts]
+                forward = [g for g in forward if not g.spilled_cache]
                 yield home, forward, size <= system.domain

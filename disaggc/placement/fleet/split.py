@@ -15,8 +15,8 @@ from disaggc.placement.fleet.cuts import Cuts
 from disaggc.placement.fleet.demand import Wanted
 from disaggc.placement.fleet.timetable import Timetable, requests_grid
 from disaggc.placement.fleet.whole import MICRO_BATCHES, MOST_REQUESTS, taking_in
-from disaggc.placement.formulation import STEP_OVERHEAD_S
-from disaggc.placement.pricing import PREFILL_CHUNK, link_between
+from disaggc.placement.formulation import step_overhead_s
+from disaggc.placement.pricing import PREFILL_CHUNK, link_between, occupancy_between
 from disaggc.targets import System
 
 FLYING = np.array(MICRO_BATCHES, dtype=np.float64)
@@ -144,6 +144,8 @@ class Splits:
         self.requests = np.array(requests_grid(MOST_REQUESTS // self.group.dp), dtype=np.float64)
         self.at = np.searchsorted(table.batches, self.requests * self.group.dp)
         self.latency, self.bytes_per_s = (v[:, None, None] for v in self._links(joined))
+        self.overhead_s = step_overhead_s((self.group, away.groups[0]))
+        self.occupancy_s = occupancy_between(self.group, away.groups[0], joined)
         shapes, cuts = away.weights.shape
         self.shape = np.arange(shapes)[:, None, None]
         self.cut = np.arange(cuts)[None, :, None]
@@ -166,18 +168,20 @@ class Splits:
         back = (
             self.latency * wires.messages_back[:, None] + wires.bytes_back[self.cut, grid] / self.bytes_per_s
         )
+        occupied = self.occupancy_s * (wires.messages_there + wires.messages_back)[:, None]
         path = self.home.path[0][self.cut, grid] + self.away.path[self.shape, self.cut, grid] + there + back
-        here = self.home.busy[0][self.cut, grid] + there
-        away = self.away.busy[self.shape, self.cut, grid] + back
-        step: Array = np.maximum(path, FLYING * np.maximum(here, away)) + STEP_OVERHEAD_S
-        return step
+        here = self.home.busy[0][self.cut, grid] + there + occupied
+        away = self.away.busy[self.shape, self.cut, grid] + back + occupied
+        path = path + 2 * occupied
+        step: Array = np.maximum(path, FLYING * np.maximum(here, away))
+        return step + self.overhead_s
 
     @cached_property
     def ceiling(self) -> float:
         """Requests per second that the attention side could serve with feed-forward that takes no time."""
         flying = self.requests[:, None, None] * FLYING
         path, busy = (side[0][:, self.at].T[..., None] for side in (self.home.path, self.home.busy))
-        step = np.maximum(path, busy * FLYING) + STEP_OVERHEAD_S
+        step = np.maximum(path, busy * FLYING) + self.overhead_s
         good = self._side_fits(self.home, 0, flying) & (step <= (self.limits.tpot_s or np.inf))
         return float((np.where(good, flying * self.group.dp / step, 0.0)).max() / self.load.steps)
 

@@ -12,7 +12,7 @@ from disaggc.placement.fleet.columns import Book, Column, Tally
 from disaggc.placement.fleet.demand import Demand, Wanted
 from disaggc.placement.fleet.queueing import paced, utilisation_for
 from disaggc.placement.fleet.timetable import Sheet, Timetable, requests_grid
-from disaggc.placement.formulation import STEP_OVERHEAD_S
+from disaggc.placement.formulation import step_overhead_s
 from disaggc.placement.pricing import Limits, Load, link_between
 from disaggc.targets import System
 
@@ -43,7 +43,8 @@ def price_whole(book: Book, wanted: Wanted, table: Timetable, tier: int, group: 
         room = _room(tally, sheet, needed + prompts, requests, flying)
         step = _steps(form, demand, sheet, path, busy, requests * flying * group.dp)
         rates = _rates(demand.load, room, step, requests * flying * group.dp, demand.limits)
-        _note(tally, room, np.maximum(path, busy), demand.load)
+        overhead = step_overhead_s((group,))
+        _note(tally, room, np.maximum(path, busy) + overhead, demand.load)
         if form == "decode":
             rates = np.minimum(rates, taking_in(wanted, tier, group))
         if rates.max() > 0:
@@ -64,12 +65,13 @@ def _holds_one(book: Book, sheet: Sheet, tier: int) -> bool:
 
 def _steps(form: str, demand: Demand, sheet: Sheet, path: Array, busy: Array, in_flight: Array) -> Array:
     """(request, micro-batch): seconds of a decode step; with prompts, such that they start in time."""
+    overhead = step_overhead_s((sheet.group,))
     if form == "decode":
-        return np.maximum(path, busy) + STEP_OVERHEAD_S
+        return np.maximum(path, busy) + overhead
     prompts = in_flight / demand.load.steps * sheet.prefill_busy_s
-    least = np.maximum(path, busy + prompts) + STEP_OVERHEAD_S
+    least = np.maximum(path, busy + prompts) + overhead
     first = demand.limits.ttft_s or np.inf
-    return paced(float(sheet.prefill.sum()), least, busy + STEP_OVERHEAD_S, prompts, first)
+    return paced(float(sheet.prefill.sum()), least, busy + overhead, prompts, first)
 
 
 def decode_bytes(sheet: Sheet, requests: Array, flying: Array) -> Array:
@@ -95,7 +97,7 @@ def _room(tally: Tally, sheet: Sheet, needed: Array, requests: Array, flying: Ar
 
 def _note(tally: Tally, room: Array, busiest: Array, load: Load) -> None:
     if room[0, 0]:
-        token_s = (float(busiest[0, 0]) + STEP_OVERHEAD_S) / load.accepted
+        token_s = float(busiest[0, 0]) / load.accepted
         tally.fastest_token_s = min(tally.fastest_token_s, token_s)
 
 

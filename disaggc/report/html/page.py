@@ -15,6 +15,7 @@ from disaggc.report.html import fleet, gantt, pareto, roofline
 from disaggc.report.html.views import (
     GROUP_TITLES,
     ROLE_GROUPS,
+    Answer,
     Fact,
     FleetPicture,
     MachineUse,
@@ -139,6 +140,11 @@ def table_section(anchor: str, title: str, lead: str, table: Table) -> Section:
     return Section(anchor, title, lead, render("table.html.j2", table=table))
 
 
+def answers_section(anchor: str, title: str, lead: str, answers: Sequence[Answer]) -> Section:
+    """A sentence for each of several things, and what opens below it."""
+    return Section(anchor, title, lead, render("answers.html.j2", answers=answers))
+
+
 def facts_section(anchor: str, title: str, lead: str, facts: Sequence[Fact]) -> Section:
     """Facts one under another."""
     return Section(anchor, title, lead, render("facts.html.j2", facts=facts))
@@ -157,4 +163,10 @@ def sources_section(
     return Section(anchor, "Where the numbers come from", lead, body)
 
 
-MEANINGS = {"V": "vendor", "V2": "vendor, second-hand", "P": "press or analyst", "I": "inferred"}
+MEANINGS = {
+    "M": "measured here",
+    "V": "vendor",
+    "V2": "vendor, second-hand",
+    "P": "press or analyst",
+    "I": "inferred",
+}
