@@ -2,8 +2,8 @@
 
     python benchmarks/hops.py [--rounds 3000]
 
-Over shared memory as ``--on processes`` does, and over TCP on this machine as ``--on ray`` does. Both ends sleep
-until something arrives, or look again and again (spin), which pays only where each has a core of its own.
+Over shared memory as ``--on processes`` does, and over TCP on this machine as ``--on ray`` does. Both
+ends sleep until something arrives, or look again and again (spin), which pays only where each has a core.
 """
 
 from __future__ import annotations
