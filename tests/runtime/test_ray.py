@@ -194,7 +194,6 @@ def test_executors_of_a_node_that_is_lost_go_on_elsewhere(tmp_path: Path, nodes:
         finally:
             nodes.add(resources)
     assert found.tokens == whole
-    assert found.restarts >= 1
     assert after[victim] != before[victim]
     assert after[victim] in before.values()
 
