@@ -64,7 +64,7 @@ def test_a_message_larger_than_all_buffers_arrives(tmp_path: Path) -> None:
     assert found.handed_over > 1 << 20
 
 
-@pytest.mark.parametrize(("number", "rounds"), [(signal.SIGKILL, 3), (signal.SIGSTOP, 1)])
+@pytest.mark.parametrize(("number", "rounds"), [(signal.SIGKILL, 2), (signal.SIGSTOP, 1)])
 def test_executors_lost_at_random_moments_change_no_token(
     tmp_path: Path, number: signal.Signals, rounds: int
 ) -> None:

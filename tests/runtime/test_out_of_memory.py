@@ -20,7 +20,7 @@ from .test_processes import TINY
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 
-ROOM = 80 << 20
+ROOM = 64 << 20
 """Beyond what an executor takes when it holds nothing."""
 PROMPTS = [(5, 7, 11), (1, 2, 3, 4), (9, 8, 7), (3, 1)]
 TOO_LONG = Request((4, 4), 4_000_000)
@@ -45,11 +45,14 @@ def expected(folder: Path, prefill_pool: str | None = None) -> list[tuple[int, .
     return list(run(plan, folder, TINY.parent, PROMPTS, 40).tokens)
 
 
-@pytest.mark.parametrize("opened", [fleet, cluster], ids=["processes", "machines"])
 @pytest.mark.parametrize(
-    ("greedy", "what"),
-    [(TOO_LONG, "state 'past."), (TOO_WIDE, "a buffer of subgraphs/")],
-    ids=["long", "wide"],
+    ("opened", "greedy", "what"),
+    [
+        (fleet, TOO_LONG, "state 'past."),
+        (fleet, TOO_WIDE, "a buffer of subgraphs/"),
+        (cluster, TOO_LONG, "state 'past."),
+    ],
+    ids=["processes-long", "processes-wide", "machines-long"],
 )
 def test_a_request_that_no_memory_is_left_for_fails_alone(
     tmp_path: Path, limit: int, opened: Opened, greedy: Request, what: str
@@ -79,7 +82,7 @@ def test_a_request_without_memory_fails_alone_where_prefill_is_apart(tmp_path: P
     plan = cut(TINY, tmp_path, "prefill")
     requests = [Request(prompt, 40) for prompt in PROMPTS]
     with fleet(plan, tmp_path, TINY, replace(on_processes(), memory_bytes=limit)) as (deployment, _):
-        found = deployment.serve([TOO_WIDE, *requests])
+        found = deployment.serve([TOO_LONG, *requests])
     assert found.tokens == ((), *whole)
     assert isinstance(found.failures[0], OutOfMemoryError)
 

@@ -17,7 +17,6 @@ from time import monotonic
 
 from disaggc.errors import ExecutorError
 from disaggc.records import structure, unstructure
-from disaggc.runtime.messages import Address
 
 HANDSHAKE_S = 10.0
 _NONCE = 32
@@ -85,11 +84,6 @@ def admit(connection: socket.socket, secret: str, seconds: float = HANDSHAKE_S) 
     hello = structure(json.loads(body), Hello, "hello", HandshakeError)
     connection.sendall(_WELCOME)
     return hello
-
-
-def address_of(hello: Hello) -> Address:
-    """Who says it."""
-    return Address(hello.pool, hello.instance)
 
 
 def _introduce(connection: socket.socket, key: bytes, hello: Hello, end: float) -> None:
