@@ -24,6 +24,8 @@ from disaggc.commands import (
     inspect,
     reporting,
     run,
+    serve,
+    shard,
 )
 from disaggc.errors import DisaggcError, nearest
 
@@ -32,6 +34,8 @@ COMMANDS = (
     compiling.add_compile,
     run.add_run,
     run.add_verify,
+    serve.add_serve,
+    shard.add_shard,
     explain.add_explain,
     explain.add_targets,
     calibrate.add_calibrate,

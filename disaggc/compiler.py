@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from disaggc.backends.fleet_folder import write_fleet
+from disaggc.backends.fleet_folder import fleet_plan, write_fleet
 from disaggc.backends.plan_folder import fresh_folder, write_plan
 from disaggc.errors import InfeasiblePlanError
 from disaggc.frontends import OnnxModel, open_model, read_graph, unfused
@@ -22,7 +22,7 @@ from disaggc.placement.fleet.decide import FleetDecision, Wish, decide_fleet, si
 from disaggc.placement.fleet.request import wanted_of
 from disaggc.placement.objective import SubFleet, choose_fleet
 from disaggc.placement.request import placed, request_of, resolve_tier
-from disaggc.plans import FleetPlan, Job, Plan, TierSpec, varied, with_trace
+from disaggc.plans import JOB_FILE, FleetPlan, Job, Plan, TierSpec, dump_job, kept, varied, with_trace
 from disaggc.targets import load_library
 
 
@@ -91,7 +91,18 @@ def compile_fleet(
         model = Model(root / job.model.onnx, options)
         best = model.decided_fleet(job, root, present)
         options.tell("writing subgraphs")
+        (folder / JOB_FILE).write_bytes(dump_job(kept(job, best.tiers, root)))
         return write_fleet(job, best.tiers, best.form, best.graph, best.decision, folder)
+
+
+def planned_fleet(job: Job, root: Path, options: Options) -> FleetPlan:
+    """The best plan of a job whose tiers share a fleet; nothing is written.
+
+    Raises:
+        DisaggcError: The model, job or targets are at fault, or what must be served cannot be.
+    """
+    best = Model(root / job.model.onnx, options).decided_fleet(job, root)
+    return fleet_plan(job, best.graph, best.decision)
 
 
 class Model:

@@ -11,7 +11,8 @@
     ├── JobError              the job file or the command's own arguments
     ├── PlanError             the plan folder
     │   └── OutputError           it cannot be written, or exists already
-    ├── ExecutorError         this machine: an executor died, hangs, or cannot be started
+    ├── ExecutorError         these machines: an executor died, hangs, or cannot be started
+    │   └── OutOfMemoryError      it has no memory for what a micro-batch needs
     └── InfeasiblePlanError   nobody: no placement satisfies the job; says what binds
 
 Each class carries the exit code of the command: 1 bad input, 3 no feasible plan. Wrong use of
@@ -73,6 +74,10 @@ class OutputError(PlanError):
 
 class ExecutorError(DisaggcError):
     """An executor died or hangs, and a new one did no better; or there is no room for it."""
+
+
+class OutOfMemoryError(ExecutorError):
+    """An executor has no memory for what a micro-batch needs; the executor itself goes on."""
 
 
 class InfeasiblePlanError(DisaggcError):

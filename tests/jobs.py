@@ -6,7 +6,7 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
-from disaggc.compiler import compile_job
+from disaggc.compiler import compile_fleet, compile_job
 from disaggc.plans import Job, ModelSpec, SearchSpec, TierSpec, load_job
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -77,4 +77,12 @@ def tiny_plan(folder: Path) -> Path:
     """The plan folder of ``tiny_job``, compiled once under ``folder``; not to be changed."""
     output = folder / "tiny_plan"
     compile_job(tiny_job(), EXAMPLES, output)
+    return output
+
+
+@functools.cache
+def fleet_folder(folder: Path) -> Path:
+    """The folder of ``two_tiers``, compiled once under ``folder``; not to be changed."""
+    output = folder / "fleet_plan"
+    compile_fleet(two_tiers(), EXAMPLES, output)
     return output

@@ -11,6 +11,7 @@ BACKENDS: Mapping[str, tuple[str, str]] = {
     "dynamo": ("dynamo", "NVIDIA Dynamo on Kubernetes: graph deployment, planner profile, LPX components"),
     "vllm": ("vllm", "vLLM: launch scripts, Docker Compose and Slurm files"),
     "sglang": ("sglang", "SGLang: launch scripts, Docker Compose and Slurm files"),
+    "llm-d": ("llm_d", "llm-d: values for its modelservice Helm chart, with vLLM"),
     "afd-plugin": ("afd_plugin", "vLLM's AFD plugin: configuration and rank maps for GPU pools"),
     "onnx": ("annotated_onnx", "the model with ONNX multi-device annotations"),
     "ort-package": ("ort_package", "the subgraphs as an ONNX Runtime model package"),

@@ -38,7 +38,7 @@ def write_fleet(
         folder: Exists and is empty.
     """
     files = dict(_deployments(job, tiers, source, graph, decision, folder))
-    plan = _plan(job, graph, decision, files)
+    plan = fleet_plan(job, graph, decision, files)
     (folder / "plan.json").write_bytes(dump_plan(plan))
     (folder / "model.path").write_text(f"{graph.source.parent.resolve()}\n", encoding="utf-8")
     return plan
@@ -62,7 +62,17 @@ def _deployments(
         yield f"{path}/plan.json", hashlib.sha256(written).hexdigest()
 
 
-def _plan(job: Job, graph: Graph, decision: FleetDecision, files: dict[str, str]) -> FleetPlan:
+def fleet_plan(
+    job: Job, graph: Graph, decision: FleetDecision, files: dict[str, str] | None = None
+) -> FleetPlan:
+    """The plan of a fleet.
+
+    Args:
+        job: As asked.
+        graph: Analysed.
+        decision: What was chosen.
+        files: SHA-256 of what was written beside it, by path.
+    """
     systems, tiers = blueprint.systems(decision), blueprint.tiers(decision)
     weakest, inferred = blueprint.provenance(decision)
     return FleetPlan(
@@ -87,5 +97,5 @@ def _plan(job: Job, graph: Graph, decision: FleetDecision, files: dict[str, str]
         inferred=inferred,
         warnings=graph.warnings,
         inputs={graph.source.name: sha256(graph.source)},
-        files=files,
+        files=files or {},
     )

@@ -14,12 +14,13 @@ from pathlib import Path
 import onnx
 
 from disaggc import __version__
+from disaggc.backends.cutting import cut
 from disaggc.backends.machines import MACHINES, write_machines
-from disaggc.backends.onnxruntime import Boundary, Made, Part, boundary, makeable, write_subgraphs
+from disaggc.backends.onnxruntime import Part, write_subgraphs
 from disaggc.errors import OutputError
 from disaggc.frontends import sha256
 from disaggc.ir import Graph, Phase
-from disaggc.passes.contents import Contents, contents
+from disaggc.passes.contents import contents
 from disaggc.placement import blueprint
 from disaggc.placement.burden import DIGITS, OpLoad, OpLoads, role_loads
 from disaggc.placement.decide import Decision
@@ -129,30 +130,13 @@ def _cut(
     parts: dict[str, Part] = {}
     known = contents(graph)
     for phase in Phase:
-        nodes = [span.nodes for span in spans[phase]]
-        made = stage_makes(graph, spans[phase], boundary(source, nodes), known)
-        borders = boundary(source, nodes, [[m.name for m in own] for own in made])
         prefix = "stage" if same else phase.value
-        paths = [f"subgraphs/{prefix}_{i:03d}.onnx" for i in range(len(borders))]
-        for path, span, border, own in zip(paths, spans[phase], borders, made, strict=True):
-            parts[path] = Part(path, span.nodes, border.inputs, border.outputs, own)
-        crossing = [(b.inputs, b.outputs) for b in borders]
+        paths = [f"subgraphs/{prefix}_{i:03d}.onnx" for i in range(len(spans[phase]))]
+        own = cut(source, graph, spans[phase], paths, known)
+        parts.update({part.path: part for part in own})
+        crossing = [(part.inputs, part.outputs) for part in own]
         phases[phase] = phase_plan(graph, decision, spans[phase], crossing, paths, phase)
     return phases, list(parts.values())
-
-
-def stage_makes(
-    graph: Graph, spans: Sequence[Span], borders: Sequence[Boundary], known: Mapping[str, Contents]
-) -> list[tuple[Made, ...]]:
-    """For each stage the extents that another pool would have to send, and that it can tell by itself."""
-    place_of = {name: span.place for span, b in zip(spans, borders, strict=True) for name in b.outputs}
-    states = {name for state in graph.states for name in (state.past, state.present)}
-    found = []
-    for span, border in zip(spans, borders, strict=True):
-        foreign = [n for n in border.inputs if place_of.get(n, span.place) != span.place and n not in states]
-        sent = [n for n in border.inputs if n not in known and n not in states and n in place_of]
-        found.append(tuple(makeable(graph, foreign, sent, known)))
-    return found
 
 
 def _types(graph: Graph, parts: Sequence[Part]) -> dict[str, onnx.TypeProto]:

@@ -40,16 +40,23 @@ def _add_prompts(parser: argparse.ArgumentParser, new_tokens: int) -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="onnxruntime threads")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="the model's folder, if it moved")
     parser.add_argument("--json", action="store_true", help="for programs")
-    _add_execution(parser)
+    add_execution(parser)
 
 
-def _add_execution(parser: argparse.ArgumentParser) -> None:
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a plan is executed."""
     group = parser.add_argument_group("how to execute", "What is not given is as in the plan.")
     group.add_argument(
         "--on",
-        choices=("local", "processes"),
+        choices=("local", "processes", "ray"),
         default="local",
-        help="all executors in this process, or one process each with shared memory",
+        help="all executors in this process, one process each with shared memory, or one process each on "
+        "the nodes of a Ray cluster",
+    )
+    group.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="the Ray cluster; default: the one that runs here, or else a new one on this machine",
     )
     group.add_argument(
         "--instances", action="append", default=[], metavar="POOL=N", help="executors of a pool; default 1"
@@ -58,11 +65,21 @@ def _add_execution(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--micro-batches", type=int, metavar="N", help="in flight, for each executor")
     group.add_argument("--kv-tokens", type=int, metavar="N", help="tokens that all caches may hold")
     group.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="what an executor's process may allocate, such as 2G; mapped weights do not count",
+    )
+    group.add_argument(
         "--deadline", type=float, default=60.0, metavar="S", help="seconds a stage may take; then it hangs"
     )
 
 
-def _execution(options: argparse.Namespace, traced: bool = False) -> Execution:
+def execution_of(options: argparse.Namespace, traced: bool = False) -> Execution:
+    """How a plan is to be executed, by those options.
+
+    Raises:
+        JobError: One of them makes no sense.
+    """
     from disaggc import runtime  # as in _run
 
     instances = {}
@@ -73,8 +90,12 @@ def _execution(options: argparse.Namespace, traced: bool = False) -> Execution:
         instances[pool] = int(count)
     if options.deadline <= 0:
         raise JobError(f"--deadline {options.deadline:g} leaves no time. Give seconds above 0.")
+    if options.address is not None and options.on != "ray":
+        raise JobError(f"--address {options.address} names a Ray cluster. Add --on ray.")
     return runtime.Execution(
         on=options.on,
+        address=options.address,
+        memory_bytes=runtime.bytes_of(options.memory_limit) if options.memory_limit else None,
         instances=instances,
         micro_batch=options.micro_batch,
         micro_batches=options.micro_batches,
@@ -86,7 +107,7 @@ def _execution(options: argparse.Namespace, traced: bool = False) -> Execution:
 
 def add_run(commands: Commands) -> None:
     """Add the command to the parser."""
-    parser = add_command(commands, "run", "generate tokens with a plan, on this machine")
+    parser = add_command(commands, "run", "generate tokens with a plan, here or on a Ray cluster")
     _add_prompts(parser, 32)
     parser.add_argument(
         "--stop-id", type=int, action="append", default=[], metavar="N", help="a token id that ends an answer"
@@ -123,7 +144,7 @@ def _run(options: argparse.Namespace, screen: report.Screen) -> int:
         prompts,
         options.max_new_tokens,
         threads=options.threads,
-        execution=_execution(options, traced=options.trace is not None),
+        execution=execution_of(options, traced=options.trace is not None),
         stop_ids=options.stop_id,
     )
     if options.trace is not None:
@@ -163,7 +184,7 @@ def _verify(options: argparse.Namespace, screen: report.Screen) -> int:
         prompts,
         options.max_new_tokens,
         threads=options.threads,
-        execution=_execution(options),
+        execution=execution_of(options),
     )
     if options.json:
         screen.show_json(report.verification_data(found))

@@ -82,6 +82,8 @@ class Pricing:
         feeders: For each place, how many replicas of its group share the prompts of one decode replica;
             default: one.
         joined: The first two places share a scale-up domain, and what crosses between them stays in it.
+        streams: For each place, the steps' worth of time in a step that its links bring caches, over all
+            feeding replicas; default: ``feeders``.
     """
 
     pieces: Pieces
@@ -91,6 +93,7 @@ class Pricing:
     labels: tuple[str, ...] = ()
     feeders: tuple[float, ...] = ()
     joined: bool = False
+    streams: tuple[float, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -246,10 +249,11 @@ class Pricing:
 
     def stream_seconds(self, source: int, target: int, payload: float) -> float:
         """Seconds that caches of ``payload`` bytes keep the links busy, shared by all feeding replicas."""
-        if not self.feeders:
+        feeders = self.streams or self.feeders
+        if not feeders:
             return payload / self.links[source, target][1]
         ends = [
-            self.groups[p].system.scale_out.bandwidth_one_way.si * self.groups[p].systems * self.feeders[p]
+            self.groups[p].system.scale_out.bandwidth_one_way.si * self.groups[p].systems * feeders[p]
             for p in (source, target)
         ]
         return payload / min(ends)

@@ -44,7 +44,8 @@ class Span:
 def lay_out(graph: Graph, pieces: Pieces, answer: Answer, phase: Phase) -> tuple[Span, ...]:
     """The stages of a phase: neighbouring segments of one place are one stage.
 
-    Masks, positions and extents are computed where core attention is, which reads most of them.
+    Masks, positions and extents are computed where core attention is, which reads most of them; what
+    depends on the model's inputs alone comes first, so that it splits no other stage.
     """
     spans: list[list[Segment]] = []
     places: list[int] = []
@@ -62,9 +63,23 @@ def lay_out(graph: Graph, pieces: Pieces, answer: Answer, phase: Phase) -> tuple
 def _placed(graph: Graph, pieces: Pieces, answer: Answer, phase: Phase) -> Iterator[tuple[Segment, int]]:
     offset = 0 if phase is Phase.PREFILL else len(pieces.pieces)
     core = next((i for i, p in enumerate(pieces.pieces) if p.role is Role.CORE_ATTENTION), 0)
-    for segment in graph.segments:
+    for segment in _sides_first(graph):
         piece = pieces.piece_of.get(segment.index, core)
         yield segment, answer.assignment[offset + piece]
+
+
+def _sides_first(graph: Graph) -> list[Segment]:
+    """The segments, those beside the stream that nothing else leads to before all others."""
+    late: set[str] = set()
+    first, rest = [], []
+    for segment in graph.segments:
+        nodes = [graph.nodes[i] for i in segment.nodes]
+        if segment.role is Role.AUXILIARY and late.isdisjoint(name for node in nodes for name in node.reads):
+            first.append(segment)
+        else:
+            rest.append(segment)
+            late.update(name for node in nodes for name in node.writes)
+    return [*first, *rest]
 
 
 def span_times(pieces: Pieces, answer: Answer, span: Span, phase: Phase) -> Times:

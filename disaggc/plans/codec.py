@@ -45,11 +45,16 @@ def parse_fleet(data: bytes, where: str) -> FleetPlan:
     """The plan of a fleet in the bytes of its plan.json.
 
     Raises:
-        PlanError: They are no JSON, no fleet plan of this version, or do not match the schema.
+        PlanError: They are no JSON, the plan of one tier, no fleet plan of this version, or do not match
+            the schema.
     """
-    return structure(
-        _checked(_parsed(data, where), where, FLEET_FORMAT, "fleet"), FleetPlan, where, PlanError
-    )
+    parsed = _parsed(data, where)
+    if parsed.get("format") == FORMAT:
+        raise PlanError(
+            f"'{_folder(where)}' is the plan of one tier without a demand, and a fleet's is wanted. Give the "
+            f"tier a demand (requests_per_s) and compile it again: then it is a fleet's."
+        )
+    return structure(_checked(parsed, where, FLEET_FORMAT, "fleet"), FleetPlan, where, PlanError)
 
 
 def _parsed(data: bytes, where: str) -> dict[str, Any]:
@@ -76,10 +81,14 @@ def _checked(parsed: dict[str, Any], where: str, form: str, schema: str) -> dict
 
 def _one_of(parsed: dict[str, Any], where: str) -> str:
     """The cure for a fleet where one deployment is wanted."""
-    folder = where.removesuffix("plan.json").rstrip("/") or "."
+    folder = _folder(where)
     replicas = [r for r in parsed.get("replicas", ()) if isinstance(r, dict) and r.get("plan")]
     named = ", ".join(f"{folder}/{r['plan']}" for r in replicas)
     return f"'{folder}' is the plan of a fleet. Name one of its deployments: {named or 'it has none'}."
+
+
+def _folder(where: str) -> str:
+    return where.removesuffix("plan.json").rstrip("/") or "."
 
 
 def is_fleet(folder: Path) -> bool:

@@ -1,7 +1,8 @@
 """The plan of a fleet that several tiers share: which replicas run on which machines, and what they earn.
 
 A fleet's folder holds ``plan.json`` (this model, field for field; ``plans/fleet.schema.json`` is its schema)
-and one ordinary plan folder for each kind of replica that decodes, under ``deployments/``. Rates are requests
+one ordinary plan folder for each kind of replica that decodes, under ``deployments/``, and ``job.json``, the
+job with nothing left open, which ``disaggc explain --one-more`` compiles again. Rates are requests
 or output tokens per second; a replica *sets aside* devices whether it keeps them busy or not.
 """
 
@@ -32,6 +33,17 @@ class GroupPlan:
     parallelism: Parallelism
     spilled_experts: float = 0.0
     spilled_cache: float = 0.0
+
+
+Kind = tuple[str, str, str, tuple[tuple[str, int], ...]]
+"""Tier, form, home and devices set aside: what tells one kind of replica from another across plans."""
+
+
+def kind_words(kind: Kind) -> str:
+    """A kind as ``Change.replica`` has it: 'decode on 8 of vr-nvl72'."""
+    _, form, home, uses = kind
+    where = " + ".join(f"{n} of {name}" for name, n in uses)
+    return f"{form} for {home} on {where}" if form == "prefill" else f"{form} on {where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,14 @@ class ReplicaPlan:
     step_us: float = 0.0
     ttft_us: float = 0.0
     plan: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """What it is, across plans."""
+        uses: dict[str, int] = {}
+        for group in self.groups:
+            uses[group.system] = uses.get(group.system, 0) + group.devices
+        return self.tier, self.form, self.home, tuple(sorted(uses.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +208,7 @@ class Change:
     """One difference from the plan that was to be kept.
 
     Attributes:
-        replica: Which, as in ``ReplicaPlan.mode`` with its devices.
+        replica: Which, as ``kind_words`` has it.
         before, after: Replicas.
         worth: What the objective would lose if this were left as it was; None if nothing would then work.
     """

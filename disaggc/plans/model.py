@@ -417,6 +417,44 @@ class Formats:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedOps:
+    """Ops of one role that are cut in one way.
+
+    Attributes:
+        phase: 'decode' or 'prefill'.
+        role: What they are for ('experts').
+        rule: 'row parallel' (with the column parallel products before it), 'expert parallel', 'expert term'
+            (experts written out one by one), 'expert lookup' (their weights looked up and multiplied in a
+            batch) or 'tensor parallel experts'. Each gives partial sums.
+        ops: How many.
+        layers: First and last layer that has one; empty for none.
+    """
+
+    phase: str
+    role: str
+    rule: str
+    ops: int
+    layers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """How the feed-forward networks of one pool are shared out among executors.
+
+    Attributes:
+        pool: Its name before; a ``Pool`` for each shard stands in its place.
+        kind: 'tensor parallel' or 'expert parallel'.
+        shards: Names of these pools; the first also does what is not shared out.
+        ops: What is cut how; shards.csv has every op.
+    """
+
+    pool: str
+    kind: str
+    shards: tuple[str, ...]
+    ops: tuple[SharedOps, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that was decided, predicted and proven.
 
@@ -444,6 +482,7 @@ class Plan:
         loads: What each role puts on one device.
         moves: What moving one role would bring.
         frontier: A few plans of each mode at other speeds.
+        sharding: Pools whose feed-forward networks are shared out (``disaggc shard``); mostly none.
         inputs: SHA-256 of each input by name.
         files: SHA-256 of each file of the folder by path.
     """
@@ -473,5 +512,6 @@ class Plan:
     loads: tuple[RoleLoad, ...] = ()
     moves: tuple[Move, ...] = ()
     frontier: tuple[FrontierPoint, ...] = ()
+    sharding: tuple[Sharding, ...] = ()
     inputs: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)

@@ -45,8 +45,10 @@ of the pool, for one micro-batch (decode) or one prompt (prefill), and empty for
 FLEET = """\
 # The folder of a fleet
 
-What `disaggc compile -o DIR` writes for several tiers: `plan.json` as below, and `deployments/NAME/`, an
-ordinary plan folder for each kind of replica that decodes. Its schema is `plans/fleet.schema.json`.
+What `disaggc compile -o DIR` writes for several tiers: `plan.json` as below; `deployments/NAME/`, an ordinary
+plan folder for each kind of replica that decodes; and `job.json`, the job with nothing left open, which
+`disaggc explain --one-more` compiles again if it agrees with the plan. Its schema is
+`plans/fleet.schema.json`.
 """
 
 

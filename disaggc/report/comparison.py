@@ -86,6 +86,7 @@ def _fleet_row(decision: FleetDecision) -> dict[str, Any]:
     tokens = sum(rate * t.tokens_per_request for rate, t in zip(served, tiers, strict=True))
     return {
         "systems": {system.name: n for system, n in used},
+        "goal": decision.objective.name,
         "objective": decision.choice.value,
         "unit": decision.objective.unit,
         "tokens_per_s": tokens,

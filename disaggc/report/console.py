@@ -105,9 +105,18 @@ def amount(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
-def wrapped(words: str) -> Text:
+def wrapped(words: str, indent: str = "") -> Text:
     """A paragraph in lines of a hundred columns, on a terminal and in a pipe; brackets are brackets."""
-    return Text(textwrap.fill(words, WIDTH, break_long_words=False, break_on_hyphens=False))
+    return Text(
+        textwrap.fill(
+            words,
+            WIDTH,
+            initial_indent=indent,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
 def compact(value: float) -> str:

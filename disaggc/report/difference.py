@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from disaggc.plans import Plan, Pool, RoleLoad
-from disaggc.report.console import amount, duration, table
+from disaggc.report.console import amount, duration, figure, table
 
 Rates = Mapping[str, float]
 """System to the bytes per second that one of them takes in from outside, where declared."""
@@ -161,20 +161,16 @@ def _predictions(before: Plan, after: Plan) -> Iterator[Change]:
         ("tokens/s/MW", b.tokens_per_s_per_mw, a.tokens_per_s_per_mw),
         ("revenue, USD/h", b.revenue_usd_per_h, a.revenue_usd_per_h),
     ):
-        yield Change(what, _number(one), _number(other) + _share(one, other))
+        yield Change(what, figure(one), figure(other) + growth(one, other))
     yield Change("bottleneck", b.bottleneck, a.bottleneck)
 
 
-def _share(before: float | None, after: float | None) -> str:
+def growth(before: float | None, after: float | None) -> str:
     """' (+4.2%)', or ' (12 x)' where per cents say little; '' where nothing changed."""
-    if not before or not after or _number(before) == _number(after):
+    if not before or not after or figure(before) == figure(after):
         return ""
     ratio = after / before
     return f" ({ratio - 1:+.1%})" if 0.1 < ratio < 10 else f" ({ratio:.3g} x)"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.4g}"
 
 
 # What it costs ---------------------------------------------------------------------------------

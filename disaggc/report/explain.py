@@ -11,6 +11,7 @@ from rich.text import Text
 from disaggc.plans import Alternative, FleetOption, PhasePlan, Plan, Pool, Stage
 from disaggc.report.console import amount, figure, table, wrapped
 from disaggc.report.prose import paragraph
+from disaggc.report.sharding import sharding_lines
 
 
 def summary(plan: Plan) -> Iterator[RenderableType]:
@@ -69,6 +70,7 @@ def explain(plan: Plan) -> Iterator[RenderableType]:
     yield wrapped(paragraph(plan))
     yield ""
     yield from summary(plan)
+    yield from (Text(f"  shared out: {line.strip()}") for line in sharding_lines(plan))
     yield ""
     yield _memory_table(plan.pools)
     yield ""

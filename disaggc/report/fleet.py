@@ -58,15 +58,19 @@ def _tiers(tiers: tuple[TierPlan, ...]) -> RenderableType:
 def _replicas(replicas: tuple[ReplicaPlan, ...]) -> RenderableType:
     rows = []
     for r in replicas:
-        where = " + ".join(
-            f"{g.devices} {g.system} {g.part}" if len(r.groups) > 1 else f"{g.devices} {g.system}"
-            for g in r.groups
-        )
         speed = f"{r.step_us / 1e3:,.2f} ms a step" if r.step_us else f"{r.ttft_us / 1e3:,.0f} ms to first"
         flying = f"{r.micro_batches} x {r.micro_batch:,}" if r.micro_batch else ""
-        rows.append((r.name, r.replicas, f"{r.form}: {where}", flying, speed, f"{r.utilisation:.0%}"))
+        rows.append(
+            (r.name, r.replicas, f"{r.form}: {group_words(r)}", flying, speed, f"{r.utilisation:.0%}")
+        )
     columns = ("replica", "of them", "each on", "in flight", "takes", "used")
     return table("What runs", columns, rows, left=1)
+
+
+def group_words(replica: ReplicaPlan) -> str:
+    """The devices of one replica: '24 vr-nvl72 attention + 768 groq3-lpx ffn'."""
+    parted = len(replica.groups) > 1
+    return " + ".join(f"{g.devices} {g.system}{f' {g.part}' if parted else ''}" for g in replica.groups)
 
 
 def _systems(systems: tuple[SystemUse, ...]) -> RenderableType:

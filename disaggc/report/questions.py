@@ -17,7 +17,7 @@ KINDS = {"afd": "AFD: ", "pd": "P/D: ", "p/d": "P/D: ", "colocated": "colocated 
 """What people call kinds of modes, and how their names begin."""
 
 PLACES = (
-    (re.compile(r"colocated on (?P<all>\S+)$"), ("all",)),
+    (re.compile(r"(colocated|decode) on (?P<all>\S+)$"), ("all",)),
     (re.compile(r"P/D: prefill on \S+, decode on (?P<decode>\S+)"), ("decode",)),
     (re.compile(r"AFD: attention on (?P<attention>\S+), FFN on (?P<ffn>\S+)$"), ("attention", "ffn")),
 )
@@ -36,11 +36,20 @@ def why(plan: Plan, part: str) -> list[str]:
     Raises:
         JobError: The plan has no such part.
     """
-    roles = [role for role in PARTS.get(part, (part,)) if any(load.role == role for load in plan.loads)]
+    roles = roles_of(plan, part)
     if not roles:
-        known = dict.fromkeys([*PARTS, *(load.role for load in plan.loads)])
-        raise JobError(f"The plan has no part named '{part}'.{nearest(part, known)}")
+        raise JobError(f"The plan has no part named '{part}'.{nearest(part, parts_of(plan))}")
     return [sentence for role in roles for sentence in _why_role(plan, role)]
+
+
+def roles_of(plan: Plan, part: str) -> list[str]:
+    """The plan's roles that a part stands for; empty if it has no such part."""
+    return [role for role in PARTS.get(part, (part,)) if any(load.role == role for load in plan.loads)]
+
+
+def parts_of(plan: Plan) -> list[str]:
+    """What may be asked for: parts by name, and roles."""
+    return list(dict.fromkeys([*PARTS, *(load.role for load in plan.loads)]))
 
 
 def _why_role(plan: Plan, role: str) -> Iterator[str]:

@@ -30,6 +30,7 @@ from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.executor import Executor
 from disaggc.runtime.feeds import Feeder
 from disaggc.runtime.group import Group, Sent
+from disaggc.runtime.memory import out_of_memory
 from disaggc.runtime.messages import DRIVER, Address, Kind, Message
 from disaggc.runtime.ports import ports_of, wirings
 from disaggc.runtime.program import Program, program_of
@@ -67,6 +68,7 @@ class Actor:
         self._programs: dict[Phase, Program] = {}
         self._groups: dict[int, Group] = {}
         self._closed: deque[int] = deque(maxlen=_REMEMBERED)
+        self._failed: dict[int, DisaggcError] = {}
         self._states = {state.past: state for state in plan.states}
         self._orders: deque[Prefill | Form | More | Close] = deque()
         self._ready: deque[Group] = deque()
@@ -105,7 +107,10 @@ class Actor:
             self._note(source, message)
         group = self._groups.get(message.group)
         if group is not None:
-            self._take(group, source, message)
+            try:
+                self._take(group, source, message)
+            except MemoryError as error:
+                self._fail(group.number, out_of_memory(error, "what goes between stages"))
         elif message.group not in self._closed:
             self._unknown.setdefault(message.group, []).append((source, message))
             if message.kind is Kind.STATES and self._wirings:
@@ -123,14 +128,23 @@ class Actor:
             return False
         group = self._ready.popleft()
         if group.number in self._groups:
-            self._start(group)
+            try:
+                self._start(group)
+            except MemoryError as error:
+                self._fail(group.number, out_of_memory(error, "what goes between stages"))
         return True
+
+    def give_up(self, number: int, error: DisaggcError) -> None:
+        """A micro-batch cannot go on here, whether or not it was heard of before."""
+        self._fail(number, error)
+        self._obey()
 
     def reset(self) -> None:
         """Forget every micro-batch."""
         for number in [*self._groups, *self._executor.groups()]:
             self._forget(number)
         self._orders.clear()
+        self._failed.clear()
         self._ready.clear()
         self._unknown.clear()
 
@@ -152,6 +166,10 @@ class Actor:
             except DisaggcError as error:
                 assert not isinstance(order, Close)
                 self._fail(order.group, error)
+            except MemoryError as error:
+                if isinstance(order, Close):
+                    raise
+                self._fail(order.group, out_of_memory(error, "a new micro-batch"))
 
     def _can(self, order: Prefill | Form | More | Close) -> bool:
         """Whether all states are here that an order needs."""
@@ -187,6 +205,9 @@ class Actor:
         self._open(order, "prefill", tokens, cached, order.heirs, 1)
 
     def _form(self, order: Form) -> None:
+        for share in order.shares:
+            if share.group in self._failed:
+                raise self._failed[share.group]
         pieces = [Piece(share.group, share.rows, share.cached) for share in order.shares]
         kept = self._programs["decode"].kept
         self._executor.form(order.group, kept, pieces, order.capacity)
@@ -226,6 +247,7 @@ class Actor:
 
     def _forget(self, number: int) -> None:
         self._closed.append(number)
+        self._failed.pop(number, None)
         self._groups.pop(number, None)
         self._unknown.pop(number, None)
         self._executor.end(number)
@@ -402,6 +424,7 @@ class Actor:
     def _fail(self, number: int, error: DisaggcError) -> None:
         """Give a micro-batch up, and say why; others go on."""
         self._forget(number)
+        self._failed[number] = error
         self._endpoint.tell(Failed(number, type(error).__name__, str(error)))
 
     def _note(self, source: Address, message: Message) -> None:

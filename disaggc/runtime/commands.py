@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from disaggc.errors import ExecutorError, nearest
@@ -11,7 +11,13 @@ from disaggc.records import structure, unstructure
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """First to a process: who it is, and what it opens. ``plan`` is the text of its plan.json."""
+    """First to a process: who it is, and what it opens.
+
+    Attributes:
+        secret: Of the run; nothing where the connection itself has proved it.
+        plan: The text of its plan.json.
+        memory_bytes: What it may allocate; 0 for no limit.
+    """
 
     secret: str
     pool: str
@@ -23,6 +29,7 @@ class Open:
     instances: dict[str, int]
     spin_us: int
     traced: bool = False
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +164,40 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """Where an executor on some machine takes connections."""
+
+    pool: str
+    instance: int
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """To an executor among machines: make connections with these, within ``seconds``, and go on."""
+
+    epoch: int
+    peers: tuple[Peer, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The answer, with those that it has no connection to and why."""
+
+    epoch: int
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """From an executor among machines: it lives, and has done so many pieces of work."""
+
+    work: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Say what was done since the last report."""
 
@@ -237,6 +278,9 @@ Command: TypeAlias = (
     | Reset
     | WasReset
     | Resume
+    | Join
+    | Joined
+    | Beat
     | Report
     | Reported
     | Stop

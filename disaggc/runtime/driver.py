@@ -6,13 +6,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from disaggc.errors import DisaggcError
+from disaggc.errors import DisaggcError, JobError
 from disaggc.plans import Plan
-from disaggc.runtime.execution import Execution, instances_of, kv_budget, limits_of, micro_batches_of
+from disaggc.runtime.cluster import on_cluster
+from disaggc.runtime.execution import (
+    Execution,
+    check_memory,
+    instances_of,
+    kv_budget,
+    limits_of,
+    micro_batches_of,
+)
 from disaggc.runtime.in_process import InProcess
 from disaggc.runtime.lanes import make_lanes
 from disaggc.runtime.model_file import check_model
@@ -23,6 +32,7 @@ from disaggc.runtime.results import RunResult, result_of
 from disaggc.runtime.scheduler import Limits, Scheduler
 from disaggc.runtime.sessions import StageOpener
 from disaggc.runtime.transport import Transport
+from disaggc.runtime.waiting import Waiting
 from disaggc.runtime.weights import check_weights, read_table
 from disaggc.runtime.wiring import phase_of
 
@@ -72,9 +82,14 @@ def deploy(
     stages = (*phase_of(plan, "prefill").stages, *phase_of(plan, "decode").stages)
     check_weights(read_table(folder), {stage.subgraph for stage in stages}, model_folder)
     instances = instances_of(plan, execution)
+    check_memory(execution)
     if execution.on == "processes":
         return Deployment(
             plan, Processes(plan, folder, model_folder, instances, threads, execution), execution
+        )
+    if execution.on == "ray":
+        return Deployment(
+            plan, on_cluster(plan, folder, model_folder, instances, threads, execution), execution
         )
     opener = StageOpener(folder, model_folder, threads, plan.files)
     return Deployment(plan, InProcess(plan, opener, instances, threads, execution.traced), execution)
@@ -144,6 +159,33 @@ class Deployment:
             raise _first_error(lives)
         return result_of(self._plan, self._transport, scheduler, lives, keep_logits)
 
+    def scheduler(self, weights: Mapping[str, float], quantum_s: float) -> Scheduler:
+        """What takes requests while it runs; until it has ended, the executors do nothing else.
+
+        Args:
+            weights: Tier to its share of the executors while several wait.
+            quantum_s: About how long executors may work without a word, at least one step.
+
+        Raises:
+            DisaggcError: The executors cannot do their work at all.
+        """
+        limits = limits_of(self._plan, self._execution, self._is_found_ragged())
+        if not self._is_clean:
+            self._transport.recover()
+        self._is_clean = False
+        lanes = make_lanes(self._transport.instances, self._micro_batches)
+        limits = replace(limits, quantum_s=quantum_s)
+        return Scheduler(self._transport, lanes, limits, self._numbers, waiting=Waiting(weights))
+
+    def refusal(self, index: int, request: Request) -> JobError | None:
+        """Why a request cannot be run here, while others can; None if nothing is known against it."""
+        return refusal(self._plan, index, request, self.kv_tokens)
+
+    @property
+    def kv_tokens(self) -> int | None:
+        """Tokens that all caches together may hold; None for no limit."""
+        return kv_budget(self._plan, self._execution)
+
     @property
     def is_ragged(self) -> bool:
         """Whether requests of unequal length share micro-batches; False until it mattered."""
@@ -158,10 +200,15 @@ class Deployment:
 
     def _may_share(self, requests: Sequence[Request]) -> bool:
         """Whether requests of unequal length may share a micro-batch; found out when it first matters."""
-        if self._ragged is None and len({(len(r.prompt), r.arrival_s) for r in requests}) > 1:
+        if len({(len(r.prompt), r.arrival_s) for r in requests}) > 1:
+            return self._is_found_ragged()
+        return self.is_ragged
+
+    def _is_found_ragged(self) -> bool:
+        if self._ragged is None:
             self._ragged = is_ragged(self._plan, self._probe)
             self._transport.report()
-        return self.is_ragged
+        return self._ragged
 
     def _probe(self, lives: Sequence[Live], share: bool) -> None:
         self._attempt(lives, Limits(len(lives), None, share), 1, keep_logits=True)

@@ -8,10 +8,11 @@ from typing import Literal
 
 from disaggc.errors import JobError, nearest
 from disaggc.plans import Plan
+from disaggc.runtime.memory import check_bound
 from disaggc.runtime.scheduler import Limits
 from disaggc.runtime.wiring import phase_of
 
-On = Literal["local", "processes"]
+On = Literal["local", "processes", "ray"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,9 @@ class Execution:
     """Choices that a plan leaves open, or makes for other machines than this one.
 
     Attributes:
-        on: 'local': all executors in this process; 'processes': one process each, with shared memory.
+        on: 'local': all executors in this process; 'processes': one process each, with shared memory;
+            'ray': one process each, on the machines of a Ray cluster.
+        address: The Ray cluster; None for the one that runs here, or else a new one on this machine.
         instances: Pool to the number of its executors; 1 where nothing is said. Requests are spread.
         micro_batches: Micro-batches in flight for each instance; the plan's if None.
         micro_batch: Requests in one; the plan's if None.
@@ -28,10 +31,13 @@ class Execution:
         start_s: How long it may take to open its stages.
         spin_us: How long an executor that waits looks again and again before it sleeps; None: as long
             as is good where there are as many cores as executors, and not at all elsewhere.
+        memory_bytes: What each executor's process may allocate; mapped weights do not count. None for
+            no limit.
         traced: Whether to note what was done when.
     """
 
     on: On = "local"
+    address: str | None = None
     instances: Mapping[str, int] = field(default_factory=dict)
     micro_batches: int | None = None
     micro_batch: int | None = None
@@ -39,6 +45,7 @@ class Execution:
     deadline_s: float = 60.0
     start_s: float = 120.0
     spin_us: int | None = None
+    memory_bytes: int | None = None
     traced: bool = False
 
 
@@ -57,6 +64,19 @@ def instances_of(plan: Plan, execution: Execution) -> dict[str, int]:
             raise JobError(f"Pool '{pool}' cannot have {count} instances. Give it 1 or more.")
         pools[pool] = count
     return pools
+
+
+def check_memory(execution: Execution) -> None:
+    """Refuse a limit of memory that nobody would keep.
+
+    Raises:
+        JobError: Executors share the driver's process, or this system has no such limit.
+    """
+    if execution.memory_bytes is None:
+        return
+    if execution.on == "local":
+        raise JobError("--memory-limit is for executors with a process each. Add --on processes or --on ray.")
+    check_bound(execution.memory_bytes)
 
 
 def micro_batches_of(plan: Plan, execution: Execution) -> int:

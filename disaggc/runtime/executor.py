@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 
@@ -80,7 +80,8 @@ class Executor:
 
     def recount(self) -> None:
         """Begin to count anew."""
-        self.tallies = {key: Tally() for key in self.tallies}
+        for tally in self.tallies.values():
+            tally.calls = tally.nanoseconds = 0
         self.spans = []
 
     def ports(self, phase: Phase, index: int) -> Ports:
@@ -107,7 +108,7 @@ class Executor:
             capacity: Tokens that a state of fixed buffer must hold.
 
         Raises:
-            JobError: There is no memory for them.
+            OutOfMemoryError: There is no memory for them.
         """
         extents = {"batch": rows, "capacity": capacity}
         values: Values = {past: initial(self._states[past], extents) for past in pasts}
@@ -124,7 +125,7 @@ class Executor:
 
         Raises:
             ExecutorError: A state is not here.
-            JobError: There is no memory for them.
+            OutOfMemoryError: There is no memory for them.
         """
         missing = [piece.group for piece in pieces if not self.holds(piece.group, pasts)]
         if pasts and missing:
@@ -157,11 +158,16 @@ class Executor:
         held = self._groups[group].values
         return tuple([held[name] for name in names])
 
+    def value(self, group: int, name: str) -> OrtValue:
+        """One value of a micro-batch that is here."""
+        return self._groups[group].values[name]
+
     def run(self, group: int, step: int, phase: Phase, index: int) -> None:
         """Execute a stage for a micro-batch; its inputs are here.
 
         Raises:
             JobError: A token or a position is beyond what the model has tables for.
+            OutOfMemoryError: There is no memory for it.
             PlanError: The subgraph fails.
         """
         if (phase, index) not in self._sessions:
@@ -183,6 +189,19 @@ class Executor:
         tally.nanoseconds += end - start
         if self._traced:
             self.spans.append(Span(phase, index, group, step, start, end))
+
+    def version(self, group: int) -> int:
+        """Changes whenever a name of a micro-batch comes to mean another tensor here."""
+        return self._groups[group].version
+
+    def settled(self, group: int, phase: Phase, index: int) -> Callable[[], None] | None:
+        """What executes a stage again with the tensors of its last step; None if some may move."""
+        stage = self._groups[group].bound.get((phase, index))
+        return stage.settled if stage is not None else None
+
+    def runs(self, phase: Phase, index: int) -> bool:
+        """Whether there is anything to run for a stage."""
+        return (phase, index) in self._sessions
 
     def commit(self, group: int, pasts: Collection[str]) -> None:
         """End a step: what was present becomes past."""

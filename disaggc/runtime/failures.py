@@ -10,8 +10,9 @@ from collections.abc import Collection
 
 from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
-from disaggc.errors import DisaggcError, JobError, ModelError, PlanError, WeightsError
+from disaggc.errors import DisaggcError, JobError, ModelError, OutOfMemoryError, PlanError, WeightsError
 from disaggc.runtime.engine import __version__
+from disaggc.runtime.memory import no_memory
 
 FAILURES: tuple[type[Exception], ...] = (
     binding.EPFail,
@@ -23,13 +24,18 @@ FAILURES: tuple[type[Exception], ...] = (
     binding.NoSuchFile,
     binding.NotImplemented,
     binding.RuntimeException,
+    MemoryError,
     RuntimeError,
     ValueError,
 )
-"""Everything that loading or running a session raises; its own bindings add the last two."""
+"""Everything that loading or running a session raises; its own bindings add the last three."""
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _OUT_OF_BOUNDS = re.compile(r"idx=(-?\d+) must be within the inclusive range \[(-?\d+),(-?\d+)\]")
+_NO_MEMORY = re.compile(
+    r"Failed to allocate memory(?: for requested buffer of size (\d+))?"
+    r"|bad_alloc|bad allocation|Unable to allocate"
+)
 _FIRST_LINES = 400
 
 
@@ -41,6 +47,8 @@ def load_error(error: Exception, file: str, is_stage: bool) -> DisaggcError:
         file: The stage's or the model's file, as the user knows it.
         is_stage: Whether it is a stage of a plan.
     """
+    if _is_out_of_memory(error):
+        return OutOfMemoryError(no_memory(f"opening '{file}'"))
     text = _told(error)
     if "External data path" in text or "external data" in text:
         return WeightsError(
@@ -62,6 +70,10 @@ def run_error(error: Exception, where: str, token_ids: Collection[int]) -> Disag
         where: The stage, as the user knows it.
         token_ids: Token ids of the step, to tell a bad token from a context that is too long.
     """
+    if _is_out_of_memory(error):
+        size = (_NO_MEMORY.search(str(error)) or [None, None])[1]
+        buffer = f"a buffer of {int(size):,} bytes" if size else "a buffer"
+        return OutOfMemoryError(no_memory(f"{buffer} of {where}"))
     text = _told(error)
     bounds = _OUT_OF_BOUNDS.search(text)
     if bounds is None:
@@ -73,6 +85,11 @@ def run_error(error: Exception, where: str, token_ids: Collection[int]) -> Disag
         f"Position {index} is beyond the {last + 1} positions that the model has tables for ({where}). "
         f"Use a shorter prompt or fewer new tokens."
     )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether onnxruntime could not get memory: it says so in words alone."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 def _told(error: Exception) -> str:

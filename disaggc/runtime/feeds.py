@@ -45,6 +45,23 @@ class Lengths:
         return self.cached + self.new
 
 
+class _Count:
+    """A tensor of counts that all rise by the same in each step."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+        first = int(array.flat[0])
+        self._level = first if (array == first).all() else None
+
+    def add(self, new: int) -> None:
+        """Raise all of them; where they are alike, filling takes a tenth of adding."""
+        if self._level is None:
+            self._array += new
+        else:
+            self._level += new
+            self._array.fill(self._level)
+
+
 class Feeder:
     """Computes the feeds of one micro-batch; a tensor whose shape stays is written in place."""
 
@@ -53,6 +70,8 @@ class Feeder:
         self._held: dict[str, tuple[Array, OrtValue]] = {}
         self._steady = {feed.input for feed in feeds if {"cached", "total"}.isdisjoint(feed.shape)}
         self._size = (0, 0)
+        self._ids: list[Array] = []
+        self._counts: list[_Count] = []
 
     def step(self, lengths: Lengths, tokens: Array) -> dict[str, OrtValue]:
         """The feeds of a step.
@@ -67,8 +86,38 @@ class Feeder:
         """
         size = (lengths.batch, lengths.new)
         if size != self._size:
-            self._resize(size)
+            self._held.clear()  # other extents than in the last step
+            self._size = size
+        self._ids.clear()
+        self._counts.clear()
         return {feed.input: self._tensor(feed, lengths, tokens) for feed in self._feeds}
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether every feed keeps its tensor from step to step."""
+        return len(self._steady) == len(self._feeds)
+
+    def advance(self, tokens: Array) -> None:
+        """The feeds of the step after the last one, in the same tensors: as ``step``, if ``is_steady``.
+
+        Args:
+            tokens: New token ids [batch, new], as many as in the last step.
+        """
+        if not self._ids:
+            self._prepare(tokens.shape)
+        for array in self._ids:
+            array[...] = tokens
+        for count in self._counts:
+            count.add(tokens.shape[1])
+
+    def _prepare(self, shape: tuple[int, ...]) -> None:
+        """Look at the tensors of the last step as ``advance`` does: ids, and what grows by ``new``."""
+        for feed in self._feeds:
+            array = self._held[feed.input][0]
+            if feed.kind == "token_ids":
+                self._ids.append(array.reshape(shape))
+            else:
+                self._counts.append(_Count(array))
 
     def _tensor(self, feed: Feed, lengths: Lengths, tokens: Array) -> OrtValue:
         held = self._held.get(feed.input)
@@ -77,11 +126,6 @@ class Feeder:
             held = self._held[feed.input] = (array, wrap(array))
         _fill(held[0], feed, _content(feed, lengths, tokens))
         return held[1]
-
-    def _resize(self, size: tuple[int, int]) -> None:
-        """Other extents than in the last step: nothing can be kept."""
-        self._held.clear()
-        self._size = size
 
 
 def feed_array(feed: Feed, lengths: Lengths, tokens: Array) -> Array:

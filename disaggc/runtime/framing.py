@@ -14,11 +14,13 @@ from time import perf_counter_ns
 
 from disaggc.errors import PlanError
 from disaggc.runtime.engine import OrtValue
+from disaggc.runtime.memory import NoRoomError
 from disaggc.runtime.messages import Kind, Message
 from disaggc.runtime.tensors import blank, flat, same, view
 
 _HEADER = struct.Struct("<HHIIiIQ")
 """Kind, tensors, group, step, index, bytes of the description, time."""
+HEADER_BYTES = _HEADER.size
 _KINDS = tuple(Kind)
 _TENSOR = struct.Struct("<HHIQ")
 """Element type, extents, padding, bytes; the extents follow as 64-bit numbers."""
@@ -74,6 +76,25 @@ class Packer:
             room[start : start + part.nbytes] = part
             start += _aligned(part.nbytes)
 
+    def pieces(self, message: Message) -> list[memoryview | bytes]:
+        """What ``write`` writes, piece by piece and not copied: good until a tensor is written again."""
+        known = self._known(message)
+        header = _HEADER.pack(
+            message.kind,
+            len(known.parts),
+            message.group,
+            message.step,
+            message.index,
+            len(known.described),
+            perf_counter_ns(),
+        )
+        found: list[memoryview | bytes] = [header + known.described]
+        for part in known.parts:
+            found.append(part)
+            if part.nbytes % _ALIGNMENT:
+                found.append(bytes(_aligned(part.nbytes) - part.nbytes))
+        return found
+
     def forget(self, group: int) -> None:
         """A group is over."""
         for key in [key for key in self._sent if key[0] == group]:
@@ -103,6 +124,7 @@ class Unpacker:
         """The message in these bytes, which may be overwritten afterwards.
 
         Raises:
+            NoRoomError: There is no memory for its tensors.
             PlanError: The bytes are no message.
         """
         try:
@@ -114,6 +136,8 @@ class Unpacker:
                 part[:] = data[start : start + part.nbytes]
                 start += _aligned(part.nbytes)
             return Message(_KINDS[kind], group, step, index, found.tensors, sent_ns)
+        except MemoryError as error:
+            raise NoRoomError(group, len(data)) from error
         except (struct.error, ValueError, IndexError) as error:
             raise PlanError(f"A message between executors does not read: {error}. Run again.") from error
 
@@ -131,6 +155,18 @@ class Unpacker:
         if known is None or self._reuse(key[0], step):
             self._received[key] = found
         return found
+
+
+def group_of(data: memoryview) -> int:
+    """The micro-batch that a message is for, of which this is the beginning.
+
+    Raises:
+        PlanError: It is not even a header.
+    """
+    if len(data) < HEADER_BYTES:
+        raise PlanError("A message between executors ends before it says what it is. Run again.")
+    group: int = _HEADER.unpack_from(data)[2]
+    return group
 
 
 def _describe(tensors: Sequence[OrtValue]) -> _Sent:

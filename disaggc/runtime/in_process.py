@@ -7,9 +7,10 @@ out among themselves by messages (see ``actor``) is written down here in order.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +18,10 @@ from disaggc.errors import DisaggcError
 from disaggc.plans import Plan
 from disaggc.runtime.commands import Carried, Close, Failed, Form, More, Prefill, Reported
 from disaggc.runtime.engine import OrtValue
-from disaggc.runtime.executor import Executor
+from disaggc.runtime.executor import Executor, Tally
+from disaggc.runtime.failures import FAILURES
 from disaggc.runtime.feeds import Feeder, Lengths
+from disaggc.runtime.memory import out_of_memory
 from disaggc.runtime.messages import Address
 from disaggc.runtime.ports import ports_of, wirings
 from disaggc.runtime.reports import Traffic, report_of
@@ -30,9 +33,23 @@ from disaggc.runtime.transport import Event, Order, Result
 from disaggc.runtime.wiring import Hop, Phase, Wiring
 
 
+class _Turn(NamedTuple):
+    """One stage of a step in which no tensor became another one."""
+
+    execute: Callable[[], None]
+    tally: Tally
+    stage: int
+
+
 @dataclass(slots=True)
 class _Group:
-    """A micro-batch: where it runs, and how far it is."""
+    """A micro-batch: where it runs, and how far it is.
+
+    Attributes:
+        sent: What each hop carried in the last step, with its bytes.
+        routine: What a step comes down to, once all tensors stay where they are; empty until then.
+        repeated: Steps taken by routine whose messages are not counted yet.
+    """
 
     number: int
     phase: Phase
@@ -47,6 +64,8 @@ class _Group:
     step: int = 0
     rows: LastRows = field(default_factory=LastRows)
     sent: dict[tuple[int, str], tuple[tuple[OrtValue, ...], int]] = field(default_factory=dict)
+    routine: tuple[_Turn, ...] = ()
+    repeated: int = 0
 
     @property
     def lengths(self) -> Lengths:
@@ -92,9 +111,9 @@ class InProcess:
         """Tell an executor to do something; what the lead is told is worked on in ``wait``."""
         try:
             self._obey(address, order)
-        except DisaggcError as error:
+        except (DisaggcError, MemoryError) as error:
             assert not isinstance(order, Close)
-            self._events.append(Failed(order.group, type(error).__name__, str(error)))
+            self._events.append(_failed(order.group, error))
 
     def wait(self, seconds: float) -> Sequence[Event]:  # noqa: ARG002 - nothing comes from elsewhere
         """Work until something has happened, or there is nothing to do."""
@@ -104,8 +123,8 @@ class InProcess:
                 continue
             try:
                 self._events.append(self._take(group, steps))
-            except DisaggcError as error:
-                self._events.append(Failed(group.number, type(error).__name__, str(error)))
+            except (DisaggcError, MemoryError) as error:
+                self._events.append(_failed(group.number, error))
         events = tuple(self._events)
         self._events.clear()
         return events
@@ -192,26 +211,72 @@ class InProcess:
             tokens.append(chosen)
             if group.keep_logits:
                 logits.append(found.copy())
+        self._count_repeated(group)
         if group.phase == "prefill":
             self._hand_over(group)
         return Result(group.number, np.stack(tokens, axis=1), np.stack(logits, axis=1) if logits else None)
 
     def _step(self, group: _Group) -> Array:
         """The logits [rows, vocabulary] after one step, until the next."""
-        number, phase, wiring, executors = group.number, group.phase, group.wiring, group.executors
+        if group.routine:
+            self._repeat(group)
+        else:
+            self._take_all(group)
+        return group.rows.of(group.executors[group.wiring.logits].value(group.number, self._plan.logits))
+
+    def _take_all(self, group: _Group) -> None:
+        """One step, looking up every tensor; if none became another one, the next will be routine."""
+        before = self._versions(group)
         feeds = group.feeder.step(group.lengths, group.tokens)
-        for pool, names in wiring.feeds.items():
-            executors[pool].receive(number, names, [feeds[name] for name in names])
-        for index, hop in enumerate(wiring.lent):
+        for pool, names in group.wiring.feeds.items():
+            group.executors[pool].receive(group.number, names, [feeds[name] for name in names])
+        for index, hop in enumerate(group.wiring.lent):
             self._send(group, -1 - index, hop)
-        for index, stage in enumerate(wiring.stages):
-            executors[stage.pool].run(number, group.step, phase, index)
+        self._run_from(group, 0)
+        if before == self._versions(group) and group.feeder.is_steady and not self._traced:
+            group.routine = _routine(group)
+
+    def _run_from(self, group: _Group, first: int) -> None:
+        """The stages of a step from the ``first`` on, and what ends it."""
+        wiring, executors = group.wiring, group.executors
+        for index in range(first, len(wiring.stages)):
+            executors[wiring.stages[index].pool].run(group.number, group.step, group.phase, index)
             for hop in wiring.hops[index]:
                 self._send(group, index, hop)
         for pool in wiring.pools:
-            executors[pool].commit(number, wiring.kept_by(pool))
-        (value,) = executors[wiring.logits].values(number, (self._plan.logits,))
-        return group.rows.of(value)
+            executors[pool].commit(group.number, wiring.kept_by(pool))
+
+    def _repeat(self, group: _Group) -> None:
+        """One step by routine; where a stage fails it goes on as usual, which mends or explains it."""
+        routine, done = group.routine, 0
+        group.feeder.advance(group.tokens)
+        group.repeated += 1
+        start = perf_counter_ns()
+        try:
+            for execute, tally, _ in routine:
+                execute()
+                end = perf_counter_ns()
+                tally.calls += 1
+                tally.nanoseconds += end - start
+                start = end
+                done += 1
+        except FAILURES:
+            self._count_repeated(group)
+            group.routine = ()
+            self._run_from(group, routine[done].stage)
+
+    def _versions(self, group: _Group) -> list[int]:
+        return [group.executors[pool].version(group.number) for pool in group.wiring.pools]
+
+    def _count_repeated(self, group: _Group) -> None:
+        """Count the messages of steps that were taken by routine."""
+        steps, group.repeated = group.repeated, 0
+        for (index, target), (tensors, size) in group.sent.items() if steps else ():
+            source = group.wiring.source(index)
+            self._links(group, source, target).add(len(tensors), size, steps)
+
+    def _links(self, group: _Group, source: str, target: str) -> Traffic:
+        return self._traffic.setdefault(group.addresses[source], {}).setdefault(target, Traffic())
 
     def _send(self, group: _Group, index: int, hop: Hop) -> None:
         """Let another executor have values; if it has them already, just count."""
@@ -220,8 +285,7 @@ class InProcess:
         if known is None or not same(known[0], tensors):
             known = group.sent[index, hop.target] = (tensors, sum(nbytes(value) for value in tensors))
             group.executors[hop.target].receive(group.number, hop.names, tensors)
-        links = self._traffic.setdefault(group.addresses[hop.source], {})
-        links.setdefault(hop.target, Traffic()).add(len(tensors), known[1])
+        self._links(group, hop.source, hop.target).add(len(tensors), known[1])
         if self._traced:
             now = perf_counter_ns()
             carried = Carried(hop.source, group.number, group.step, index, now, now, known[1])
@@ -237,3 +301,22 @@ class InProcess:
             executor = group.executors[pool]
             executor.end(group.number)
             executor.receive(group.number, tuple(states), tuple(states.values()))
+
+
+def _routine(group: _Group) -> tuple[_Turn, ...]:
+    """What a step comes down to, if all tensors stay where they are; nothing if some may move."""
+    turns = []
+    for index, stage in enumerate(group.wiring.stages):
+        executor = group.executors[stage.pool]
+        if not executor.runs(group.phase, index):
+            continue
+        execute = executor.settled(group.number, group.phase, index)
+        if execute is None:
+            return ()
+        turns.append(_Turn(execute, executor.tallies[group.phase, index], index))
+    return tuple(turns)
+
+
+def _failed(group: int, error: DisaggcError | MemoryError) -> Failed:
+    told = out_of_memory(error, "a step") if isinstance(error, MemoryError) else error
+    return Failed(group, type(told).__name__, str(told))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from disaggc.errors import ExecutorError
 from disaggc.runtime.arena import Layout
 from disaggc.runtime.bell import Bell
-from disaggc.runtime.framing import Packer, Unpacker
+from disaggc.runtime.framing import Packer, Unpacker, group_of
+from disaggc.runtime.memory import NoRoomError
 from disaggc.runtime.messages import DRIVER, Address, Message
 from disaggc.runtime.ring import Ring
 from disaggc.runtime.tensors import Array
@@ -34,6 +35,7 @@ class _Way:
     unpacker: Unpacker
     message: memoryview | None = None
     filled: int = 0
+    is_skipping: bool = False
 
 
 class Links:
@@ -70,6 +72,7 @@ class Links:
         self._out = {target: way for (source, target), way in ways.items() if source == own}
         self._in = tuple((source, way) for (source, target), way in ways.items() if target == own)
         self._early: deque[tuple[Address, Message]] = deque()
+        self._refused: deque[NoRoomError] = deque()
 
     def send(self, target: Address, message: Message) -> None:
         """Write a message for another process, and wake it.
@@ -89,13 +92,19 @@ class Links:
         self._bells[target].ring(self._signs[target])
 
     def poll(self) -> Iterator[tuple[Address, Message]]:
-        """The messages that have arrived, those of one sender in order, whatever is sent meanwhile."""
+        """The messages that have arrived, those of one sender in order, whatever is sent meanwhile.
+
+        Raises:
+            NoRoomError: There is no memory for one of them.
+        """
+        if self._refused:
+            raise self._refused.popleft()
         while (found := self._early.popleft() if self._early else self._arrived()) is not None:
             yield found
 
     def has_any(self) -> bool:
         """Whether a message has arrived."""
-        return bool(self._early) or any(way.ring.has_record() for _, way in self._in)
+        return bool(self._early or self._refused) or any(way.ring.has_record() for _, way in self._in)
 
     def forget(self, group: int) -> None:
         """A micro-batch is over."""
@@ -107,9 +116,10 @@ class Links:
     def restart(self) -> None:
         """Begin anew, after the rings were cleared."""
         self._early.clear()
+        self._refused.clear()
         for way in (*self._out.values(), *(way for _, way in self._in)):
             way.ring.restart()
-            way.message = None
+            way.message, way.is_skipping = None, False
 
     def clear(self) -> None:
         """Empty this end's rings; nobody may use them meanwhile."""
@@ -121,8 +131,11 @@ class Links:
         """Room in a ring; while there is none, messages are taken in, so that nobody waits for us."""
         while (room := ring.reserve(size)) is None:
             self._stalled()
-            while (found := self._arrived()) is not None:
-                self._early.append(found)
+            try:
+                while (found := self._arrived()) is not None:
+                    self._early.append(found)
+            except NoRoomError as error:  # not now, amid a message of another micro-batch
+                self._refused.append(error)
             time.sleep(_STALL_S)
         return room
 
@@ -151,22 +164,39 @@ def _next(way: _Way) -> Message | None:
     """The next whole message on its way, if it is here."""
     while (record := way.ring.peek()) is not None:
         (rest,) = _REST.unpack_from(record)
-        message = _assemble(way, record[_REST.size :], rest)
-        way.ring.release()
+        try:
+            message = _assemble(way, record[_REST.size :], rest)
+        finally:
+            way.ring.release()
         if message is not None:
             return message
     return None
 
 
 def _assemble(way: _Way, part: memoryview, rest: int) -> Message | None:
-    """The message that this part of it completes, if it does."""
+    """The message that this part of it completes, if it does.
+
+    Raises:
+        NoRoomError: There is no memory for it; what is still to come of it will be skipped.
+    """
+    if way.is_skipping:
+        way.is_skipping = rest > 0
+        return None
     if way.message is None and rest == 0:
         return way.unpacker.read(part)
     if way.message is None:
-        way.message, way.filled = memoryview(bytearray(len(part) + rest)), 0
+        way.message, way.filled = _room(way, part, len(part) + rest), 0
     way.message[way.filled : way.filled + len(part)] = part
     way.filled += len(part)
     if rest:
         return None
     whole, way.message = way.message, None
     return way.unpacker.read(whole)
+
+
+def _room(way: _Way, first: memoryview, size: int) -> memoryview:
+    try:
+        return memoryview(bytearray(size))
+    except MemoryError as error:
+        way.is_skipping = True
+        raise NoRoomError(group_of(first), size) from error

@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from disaggc.runtime.bell import Bell
 from disaggc.runtime.channel import Channel, ClosedError
 from disaggc.runtime.commands import Command, Open, Opened, StagePorts
 from disaggc.runtime.handles import Handles
+from disaggc.runtime.memory import NO_MEMORY
 from disaggc.runtime.messages import DRIVER, Address
 from disaggc.runtime.tensors import Array
 
@@ -128,7 +129,7 @@ class Process:
         """Why it is lost: it ended, or shows no sign of life; '' if it is well."""
         code = self._exit_code()
         if code is not None:
-            return f"it was ended by signal {-code}" if code < 0 else f"it ended with code {code}"
+            return ending(code)
         if self.is_lost:
             return "it hung up"
         if self._still(BEATS, now) > deadline_s:
@@ -178,6 +179,19 @@ class Process:
         return now - since
 
 
+def cores() -> int:
+    """Of this machine, as far as this process may use them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def ending(code: int) -> str:
+    """How a process ended."""
+    if code == NO_MEMORY:
+        return "it ran out of memory"
+    return f"it was ended by signal {-code}" if code < 0 else f"it ended with code {code}"
+
+
 def start(shared: Shared, address: Address, order: Open) -> Process:
     """Start a worker process and tell it who it is.
 
@@ -193,7 +207,7 @@ def start(shared: Shared, address: Address, order: Open) -> Process:
         shared.secret, theirs.fileno(), reading, shared.descriptor, shared.bells[address].reading, bells
     )
     try:
-        popen = _spawn(handles)
+        popen = spawn("disaggc.runtime.worker", handles, handles.descriptors)
     except OSError as error:
         raise ExecutorError(f"The system starts no process for {address}: {error.strerror}.") from error
     finally:
@@ -204,14 +218,20 @@ def start(shared: Shared, address: Address, order: Open) -> Process:
     return process
 
 
-def _spawn(handles: Handles) -> subprocess.Popen[bytes]:
-    """A fresh interpreter, with this package, in a session of its own: Ctrl-C is the driver's alone."""
+def spawn(module: str, handles: object, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    """A fresh interpreter, with this package, in a session of its own: Ctrl-C is the driver's alone.
+
+    Args:
+        module: What it runs.
+        handles: A record that it reads, as a line of JSON, from its standard input.
+        descriptors: What it inherits.
+    """
     root = str(Path(disaggc.__file__).resolve().parents[1])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    popen = subprocess.Popen(
-        [sys.executable, "-m", "disaggc.runtime.worker"],
+    popen = subprocess.Popen(  # noqa: S603 - our own modules
+        [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
-        pass_fds=handles.descriptors,
+        pass_fds=descriptors,
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": paths},
     )

@@ -6,7 +6,6 @@ share has no name and goes with them (see ``arena``, ``channel``, ``worker``).
 
 from __future__ import annotations
 
-import os
 import secrets
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +38,7 @@ from disaggc.runtime.handles import addresses_of
 from disaggc.runtime.links import Links
 from disaggc.runtime.messages import DRIVER, Address
 from disaggc.runtime.ports import wirings
-from disaggc.runtime.process import Process, Shared, start
+from disaggc.runtime.process import Process, Shared, cores, start
 from disaggc.runtime.ring import fence
 from disaggc.runtime.scheduler import error_of
 from disaggc.runtime.transport import Event, Lost, Order, result_of
@@ -287,6 +286,7 @@ def _open_order(
         instances=dict(instances),
         spin_us=_spin_us(execution, sum(instances.values()) * threads),
         traced=execution.traced,
+        memory_bytes=execution.memory_bytes or 0,
     )
 
 
@@ -294,9 +294,7 @@ def _spin_us(execution: Execution, threads: int) -> int:
     """Waiting executors may only burn what nobody else needs."""
     if execution.spin_us is not None:
         return execution.spin_us
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return SPIN_US if threads <= cores else 0
+    return SPIN_US if threads <= cores() else 0
 
 
 def _end(processes: dict[Address, Process], shared: Shared) -> None:

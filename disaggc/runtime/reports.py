@@ -18,11 +18,11 @@ class Traffic:
     tensors: int = 0
     nbytes: int = 0
 
-    def add(self, tensors: int, nbytes: int) -> None:
-        """Count a message."""
-        self.messages += 1
-        self.tensors += tensors
-        self.nbytes += nbytes
+    def add(self, tensors: int, nbytes: int, messages: int = 1) -> None:
+        """Count messages that are alike."""
+        self.messages += messages
+        self.tensors += tensors * messages
+        self.nbytes += nbytes * messages
 
 
 def report_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from disaggc.errors import DisaggcError, JobError
@@ -19,12 +19,14 @@ class Request:
         max_new_tokens: Tokens to generate.
         arrival_s: When it comes, in seconds after the run has begun.
         stop_ids: Tokens that end the answer; the one that does is its last.
+        tier: Whose queue it waits in, where several share the executors.
     """
 
     prompt: tuple[int, ...]
     max_new_tokens: int
     arrival_s: float = 0.0
     stop_ids: frozenset[int] = frozenset()
+    tier: str = ""
 
     @property
     def context(self) -> int:
@@ -42,9 +44,14 @@ class Live:
         logits: Of each of them, where they are kept.
         error: Why it cannot go on.
         alone: Whether it shares micro-batches with nobody, because one that it was in failed.
+        exclusive: Whether it runs while nobody else does, so that what it takes is known to be its own.
         strikes: Executors lost while working on it, since ``tokens`` last grew.
         struck_at: Its new tokens at the last of them.
         first_s, last_s: When its first and its last token came, in seconds after the run has begun.
+        is_running: Whether it has been admitted, so that caches are reserved for it.
+        admitted_s: When it first was, on ``perf_counter``; 0 until then.
+        is_withdrawn: Whether nobody wants it any more.
+        listener: Told whenever it has new tokens, or has ended.
     """
 
     index: int
@@ -53,10 +60,15 @@ class Live:
     logits: list[Array] = field(default_factory=list)
     error: DisaggcError | None = None
     alone: bool = False
+    exclusive: bool = False
     strikes: int = 0
     struck_at: int = -1
     first_s: float = 0.0
     last_s: float = 0.0
+    is_running: bool = False
+    admitted_s: float = 0.0
+    is_withdrawn: bool = False
+    listener: Callable[[Live], None] | None = None
 
     @property
     def prefix(self) -> tuple[int, ...]:
@@ -78,7 +90,7 @@ class Live:
     @property
     def is_done(self) -> bool:
         """Whether it needs nothing more."""
-        return self.error is not None or self.left <= 0
+        return self.is_withdrawn or self.error is not None or self.left <= 0
 
     def hear(self, tokens: Sequence[int], logits: Sequence[Array]) -> None:
         """Take in new tokens, and their logits if they are kept; what comes after a stop is dropped."""
@@ -86,12 +98,27 @@ class Live:
         count = next(stops, len(tokens))
         self.tokens.extend(tokens[:count])
         self.logits.extend(logits[:count])
+        self._tell()
+
+    def fail(self, error: DisaggcError) -> None:
+        """It cannot go on."""
+        self.error = error
+        self._tell()
+
+    def withdraw(self) -> None:
+        """Nobody wants it any more; it keeps what it has said."""
+        self.is_withdrawn = True
+        self._tell()
 
     def strike(self) -> int:
         """Note that an executor was lost while working on it; how often that was at this very token."""
         self.strikes = self.strikes + 1 if self.struck_at == len(self.tokens) else 1
         self.struck_at = len(self.tokens)
         return self.strikes
+
+    def _tell(self) -> None:
+        if self.listener is not None:
+            self.listener(self)
 
 
 def check_job(requests: Sequence[Request]) -> None:

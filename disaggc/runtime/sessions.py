@@ -33,7 +33,13 @@ class StageOpener:
     """Opens the subgraphs of a plan folder, each once, over the weights of the model's folder."""
 
     def __init__(
-        self, folder: Path, model_folder: Path, threads: int, digests: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        model_folder: Path,
+        threads: int,
+        digests: Mapping[str, str] | None = None,
+        *,
+        keeps_memory: bool = True,
     ) -> None:
         """Prepare to open.
 
@@ -42,11 +48,13 @@ class StageOpener:
             model_folder: The folder that weight files are relative to.
             threads: Threads to compute with.
             digests: SHA-256 of subgraphs, as far as the plan knows them.
+            keeps_memory: Whether sessions keep what they once allocated, to be faster, for ever.
         """
         self._folder = folder
         self._digests = digests or {}
         self._model_folder = model_folder
         self._threads = threads
+        self._keeps_memory = keeps_memory
         self._sessions: dict[str, Session] = {}
 
     def __call__(self, stage: Stage) -> Session:
@@ -66,6 +74,7 @@ class StageOpener:
 
     def _open(self, subgraph: str) -> Session:
         options = session_options(self._threads)
+        options.enable_cpu_mem_arena = self._keeps_memory
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(self._model_folder.resolve()))
         data = self._read(subgraph)
         try:

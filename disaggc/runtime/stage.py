@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 
 from disaggc.runtime.engine import OrtValue, Session, executing
 from disaggc.runtime.failures import FAILURES
@@ -80,6 +80,11 @@ class BoundStage:
             return False
         self._collect(values)
         return True
+
+    @property
+    def settled(self) -> Callable[[], None] | None:
+        """What takes another step, if all tensors stay as they are; None while outputs may move."""
+        return None if self._moving else self._execute
 
     def _bind_inputs(self, values: Values) -> None:
         bound = self._bound

@@ -13,9 +13,10 @@ from math import prod
 
 import numpy as np
 
-from disaggc.errors import JobError, PlanError
+from disaggc.errors import OutOfMemoryError, PlanError
 from disaggc.plans import StateRef
 from disaggc.runtime.engine import OrtValue
+from disaggc.runtime.memory import no_memory
 from disaggc.runtime.tensors import Array, as_type, container, view, zeros
 
 
@@ -37,7 +38,7 @@ def initial(state: StateRef, extents: Mapping[str, int]) -> OrtValue:
 
     Raises:
         PlanError: Its shape uses a word that means nothing here.
-        JobError: There is no memory for it.
+        OutOfMemoryError: There is no memory for it.
     """
     shape = _resolve(state, {**extents, "cached": 0, "total": 0})
     try:
@@ -57,7 +58,7 @@ def gather(state: StateRef, held: Sequence[OrtValue], pieces: Sequence[Piece], c
 
     Raises:
         PlanError: Its shape uses a word that means nothing here, or has no place for requests.
-        JobError: There is no memory for it.
+        OutOfMemoryError: There is no memory for it.
     """
     rows = sum(len(piece.rows) for piece in pieces)
     if _is_buffer(state):
@@ -125,11 +126,8 @@ def _copy_rows(state: StateRef, source: Array, piece: Piece, target: Array, firs
         target[tuple(here)] = source[tuple(there)]
 
 
-def _no_memory(state: StateRef, shape: Sequence[int]) -> JobError:
-    return JobError(
-        f"There is no memory for state '{state.past}' of {' x '.join(map(str, shape))} {state.dtype}. "
-        f"Run fewer or shorter requests at a time (--kv-tokens)."
-    )
+def _no_memory(state: StateRef, shape: Sequence[int]) -> OutOfMemoryError:
+    return OutOfMemoryError(no_memory(f"state '{state.past}' of {' x '.join(map(str, shape))} {state.dtype}"))
 
 
 def _resolve(state: StateRef, extents: Mapping[str, int]) -> list[int]:

@@ -26,21 +26,35 @@ class Text:
         """
         self._tokenizer = _load(folder / FILE)
 
-    def ids(self, text: str) -> list[int]:
+    def ids(self, text: str, *, special: bool = True) -> list[int]:
         """The token ids of a text.
 
+        Args:
+            text: Any text.
+            special: Whether the tokenizer adds its own special tokens, such as one that begins a text.
+
         Raises:
-            JobError: The text comes to no token.
+            JobError: The text comes to no token, or is no text in Unicode.
         """
-        found: list[int] = self._tokenizer.encode(text).ids
+        try:
+            found: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
+        except TypeError as error:  # what the package says of a text that has no UTF-8
+            raise JobError(
+                "The prompt is no text: it has half of a surrogate pair. Send whole characters."
+            ) from error
         if not found:
             raise JobError(f"The prompt {text!r} comes to no token. Write some text.")
         return found
 
-    def text(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens included."""
-        told: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+    def text(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """The text of token ids, special tokens included unless told otherwise."""
+        told: str = self._tokenizer.decode(list(ids), skip_special_tokens=not special)
         return told
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its exact spelling; None if there is no such token."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
 
 
 def _load(path: Path) -> Tokenizer:
@@ -57,6 +71,9 @@ def _load(path: Path) -> Tokenizer:
             f"ids: --prompt-ids 1,2,3."
         )
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the package raises bare Exceptions
         raise ModelError(f"'{path}' is no tokenizer: {error}. Fetch it again.") from error
+    tokenizer.no_truncation()  # some come with what suits training
+    tokenizer.no_padding()
+    return tokenizer

@@ -2,7 +2,8 @@
 
 Micro-batches take the steps that they took here, in the order that they depended on each other. A
 stage takes its pool for its predicted time, a transfer its link; who is ready first goes first. As
-in the plan's conservative figure, the next stage waits for the transfers of the one before.
+in the plan's conservative figure, the next stage waits for the transfers of the one before. Shards of one
+pool work, and are sent to and send, at the same time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 
 from disaggc.plans import Plan, Stage, Transfer
 from disaggc.runtime.scheduler import Worked
-from disaggc.runtime.wiring import phase_of
+from disaggc.runtime.wiring import Phase, phase_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,17 @@ class Predicted:
     end_us: float
 
 
+Together = tuple[Stage | Transfer, ...]
+"""What begins at the same time."""
+
+
 @dataclass(slots=True)
 class _Progress:
     """Work that is on its way through the stages."""
 
     work: int
     waits_for: int
-    ops: Iterator[tuple[int, Stage | Transfer]]
+    ops: Iterator[tuple[int, Together]]
     followers: list[_Progress] = field(default_factory=list)
     ready_us: float = 0.0
 
@@ -70,9 +75,10 @@ def simulate(plan: Plan, worked: Sequence[Worked]) -> list[Predicted]:
             for follower in _released(progress, ready):
                 heapq.heappush(heap, (follower.ready_us, next(count), follower))
             continue
-        entry = _occupy(free, progress.work, following, ready)
-        found.append(entry)
-        heapq.heappush(heap, (entry.end_us, next(count), progress))
+        step, together = following
+        entries = [_occupy(free, progress.work, step, what, ready) for what in together]
+        found += entries
+        heapq.heappush(heap, (max(entry.end_us for entry in entries), next(count), progress))
     return sorted(found, key=lambda entry: (entry.start_us, entry.work))
 
 
@@ -85,20 +91,48 @@ def busy_share(entries: Sequence[Predicted]) -> Mapping[str, float]:
     return {name: time / end if end else 0.0 for name, time in sorted(shares.items())}
 
 
-def _ops(plan: Plan, work: Worked) -> Iterator[tuple[int, Stage | Transfer]]:
-    phase = phase_of(plan, work.phase)
+def _ops(plan: Plan, work: Worked) -> Iterator[tuple[int, Together]]:
+    order = tuple(_in_order(plan, work.phase))
     for step in range(work.steps):
-        for stage in phase.stages:
-            yield step, stage
-            for transfer in phase.transfers:
-                if transfer.after == stage.index:
-                    yield step, transfer
+        for together in order:
+            yield step, together
+
+
+def _in_order(plan: Plan, phase: Phase) -> Iterator[Together]:
+    """Stages with the transfers after them; those of shards together."""
+    whole = {shard: sharding.pool for sharding in plan.sharding for shard in sharding.shards}
+    found = phase_of(plan, phase)
+    for stages in _shards_together(found.stages, whole):
+        yield stages
+        indices = {stage.index for stage in stages}
+        routes: dict[tuple[str, str], list[Transfer]] = {}
+        for transfer in found.transfers:
+            if transfer.after in indices:
+                route = (
+                    whole.get(transfer.source, transfer.source),
+                    whole.get(transfer.target, transfer.target),
+                )
+                routes.setdefault(route, []).append(transfer)
+        yield from (tuple(transfers) for transfers in routes.values())
+
+
+def _shards_together(stages: Sequence[Stage], whole: Mapping[str, str]) -> Iterator[tuple[Stage, ...]]:
+    """Runs of stages on different shards of one pool; every other stage by itself."""
+    run: list[Stage] = []
+    for stage in stages:
+        pool = whole.get(stage.pool)
+        others = [other.pool for other in run]
+        if run and (pool is None or stage.pool in others or whole.get(others[0]) != pool):
+            yield tuple(run)
+            run = []
+        run.append(stage)
+    if run:
+        yield tuple(run)
 
 
 def _occupy(
-    free: dict[str, float], work: int, op: tuple[int, Stage | Transfer], ready_us: float
+    free: dict[str, float], work: int, step: int, what: Stage | Transfer, ready_us: float
 ) -> Predicted:
-    step, what = op
     resource = what.pool if isinstance(what, Stage) else f"{what.source} -> {what.target}"
     start = max(ready_us, free.get(resource, 0.0))
     free[resource] = start + what.time_us

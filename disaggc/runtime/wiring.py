@@ -72,6 +72,10 @@ class Wiring:
             for dim in shape
         )
 
+    def source(self, index: int) -> str:
+        """The pool that values come from: those of a stage, or, below 0, states that are lent."""
+        return self.stages[index].pool if index >= 0 else self.lent[-1 - index].source
+
     def kept_by(self, pool: str) -> tuple[str, ...]:
         """The states that a pool keeps."""
         return tuple(past for past, keeper in self.keepers.items() if keeper == pool)

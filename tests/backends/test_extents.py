@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 from onnxruntime import InferenceSession  # type: ignore[attr-defined]  # no __all__ there
 from skeletons import HUGE, SKELETONS
 
-from disaggc.backends.onnxruntime import Made, boundary
+from disaggc.backends.cutting import cut
+from disaggc.backends.onnxruntime import Made
 from disaggc.backends.onnxruntime.making import making
-from disaggc.backends.plan_folder import stage_makes
 from disaggc.frontends import open_model
 from disaggc.ir import Graph, Phase, Role
 from disaggc.passes.contents import contents
@@ -46,14 +46,10 @@ def _crossing(graph: Graph, source: onnx.ModelProto, side: set[Role]) -> Iterato
     pieces = fold(graph)
     apart = tuple(int(piece.role in side) for piece in pieces.pieces) * 2
     spans = lay_out(graph, pieces, cast(Answer, SimpleNamespace(assignment=apart)), Phase.DECODE)
-    nodes = [span.nodes for span in spans]
-    made = stage_makes(graph, spans, boundary(source, nodes), contents(graph))
-    borders = boundary(source, nodes, [[m.name for m in own] for own in made])
-    place_of = {
-        name: span.place for span, border in zip(spans, borders, strict=True) for name in border.outputs
-    }
-    for span, border in zip(spans, borders, strict=True):
-        yield from (name for name in border.inputs if place_of.get(name, span.place) != span.place)
+    parts = cut(source, graph, spans, [str(i) for i in range(len(spans))], contents(graph))
+    place_of = {name: span.place for span, part in zip(spans, parts, strict=True) for name in part.outputs}
+    for span, part in zip(spans, parts, strict=True):
+        yield from (name for name in part.inputs if place_of.get(name, span.place) != span.place)
 
 
 @pytest.mark.parametrize(("scalar", "elements"), [(False, (("x", 0), -1, ("x", 1))), (True, (("x", 1),))])

@@ -51,6 +51,9 @@ def test_a_request_that_fails_is_told_and_the_others_are_shown(
         (["--kv-tokens", "0"], "--kv-tokens 0 leaves nothing to run"),
         (["--kv-tokens", "8"], "more are to come: 35, but the plan's budget for caches holds 8"),
         (["--deadline", "0"], "--deadline 0 leaves no time"),
+        (["--address", "head:6379"], "--address head:6379 names a Ray cluster. Add --on ray."),
+        (["--memory-limit", "much"], "--memory-limit 'much' is no size"),
+        (["--memory-limit", "2G"], "--memory-limit is for executors with a process each"),
         (["--trace", "/nowhere/trace.json"], "Cannot write the timeline to '/nowhere/trace.json'"),
     ],
 )

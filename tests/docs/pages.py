@@ -1,26 +1,36 @@
 """Reads pages of docs/ and runs what they show: files are written, commands run, outputs compared.
 
-- A block of ``toml`` whose first line is a comment with a path ('# job.toml') is a file.
+- A block of ``toml`` or ``python`` whose first line is a comment with a path ('# job.toml') is a file.
 - A block of ``console`` holds commands ('$ disaggc ...'; one that goes on in the next line ends with a
   backslash) and what they print; '...' stands for anything, in a line or for lines. A command may end with
-  '| head -N', and a line '(exit code 3)' says with what it ends, if not with 0.
-- Blocks of ``python`` run one after another.
+  '| head -N' or '| grep TEXT', and a line '(exit code 3)' says with what it ends, if not with 0.
+- 'python FILE.py' and 'curl -s URL' are commands, too. One that ends with '&' runs until 'kill %1'; what the
+  page calls port 8000 is any free one.
+- Other blocks of ``python`` run one after another.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import shlex
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import disaggc
 from disaggc.cli import main
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXIT = re.compile(r"\(exit code (\d)\)")
+PORT = "8000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +48,13 @@ def blocks(text: str, kind: str) -> Iterator[str]:
 
 def play(text: str) -> Iterator[tuple[Shown, str]]:
     """Writes files and runs commands in the order of a page; each with what it printed."""
-    for kind, body in BLOCK.findall(text):
-        if kind == "toml":
-            _write(body)
-        if kind == "console":
-            for shown in commands(body):
-                yield shown, run(shown.command)
+    with Shell() as shell:
+        for kind, body in BLOCK.findall(text):
+            if kind in ("toml", "python"):
+                _write(shell.real(body))
+            if kind == "console":
+                for shown in commands(body):
+                    yield shown, shell.run(shown.command)
 
 
 def commands(body: str) -> list[Shown]:
@@ -55,6 +66,78 @@ def commands(body: str) -> list[Shown]:
         command, _, output = joined.partition("\n")
         found.append(Shown(command, output.rstrip("\n")))
     return found
+
+
+def _free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return str(found.getsockname()[1])
+
+
+@dataclass
+class Shell:
+    """Runs commands; one of them may stay in the background."""
+
+    job: subprocess.Popen[str] | None = None
+    port: str = field(default_factory=_free_port)
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.job is not None:
+            self.job.kill()
+            self.job.communicate()
+
+    def real(self, text: str) -> str:
+        """A page's text with the port that is used here."""
+        return text.replace(PORT, self.port)
+
+    def run(self, command: str) -> str:
+        """What a command prints."""
+        return self._run(self.real(command)).replace(self.port, PORT)
+
+    def _run(self, command: str) -> str:
+        whole, _, wanted = command.partition("| grep ")
+        if wanted:
+            return "\n".join(line for line in self._run(whole).split("\n") if line.startswith(wanted))
+        words = shlex.split(command)
+        if words[0] == "python":
+            return _output([sys.executable, *words[1:]])
+        if words[:2] == ["curl", "-s"]:
+            with urllib.request.urlopen(words[2], timeout=30) as answer:  # noqa: S310 - our own server
+                return str(answer.read().decode()).rstrip("\n")
+        if words == ["kill", "%1"]:
+            return self._end()
+        return self._begin(words[1:-1]) if words[-1] == "&" else run(command)
+
+    def _begin(self, arguments: list[str]) -> str:
+        """Start a server, up to the line that says where it is."""
+        root = str(Path(disaggc.__file__).parents[1])  # the one that is tested, wherever it lies
+        self.job = subprocess.Popen(  # noqa: S603 - ourselves
+            [sys.executable, "-m", "disaggc.cli", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": root},
+        )
+        assert self.job.stdout is not None
+        lines: list[str] = []
+        for line in self.job.stdout:
+            lines.append(line.rstrip())
+            if "http://" in line:
+                break
+        return "\n".join(lines)
+
+    def _end(self) -> str:
+        assert self.job is not None
+        self.job.send_signal(signal.SIGTERM)
+        rest, _ = self.job.communicate(timeout=60)
+        assert self.job.returncode == 0
+        return rest.rstrip("\n")
+
+
+def _output(command: list[str]) -> str:
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    return (ran.stdout + ran.stderr).rstrip("\n")
 
 
 def run(command: str) -> str:
@@ -95,7 +178,7 @@ def _replaced(text: str, command: str, before: str, after: str) -> str:
 
 def _write(body: str) -> None:
     first, _, _ = body.partition("\n")
-    found = re.fullmatch(r"# ([\w./-]+\.toml)", first)
+    found = re.fullmatch(r"# ([\w./-]+\.(?:toml|py))", first)
     if found is not None:
         path = Path(found[1])
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from disaggc.backends.emitters import Settings, emit
-from disaggc.backends.emitters.dynamo import check_deployment
+from disaggc.backends.emitters.dynamo_manifest import check_deployment
 from disaggc.errors import JobError, PlanError
-from disaggc.plans import dump_plan, open_plan
+from disaggc.plans import Parallelism, PhasePlan, dump_plan, open_plan
 
 from .hostile import NAMES
 from .shapes import rewritten
@@ -172,19 +172,54 @@ def test_prefill_on_gpus_feeds_a_hybrid_engine(tmp_path: Path) -> None:
     assert "a conductor has the 4 of one node" in told
 
 
-def test_attention_on_more_gpus_than_a_conductor_has_is_refused(plans: Plans, tmp_path: Path) -> None:
+def test_each_data_parallel_rank_of_attention_is_a_conductor_pod(plans: Plans, tmp_path: Path) -> None:
+    found = components(deployed(plans("tiny"), tmp_path / "out", **LPX))
+    conductor, agent = found["lpu"]["roles"]
+    gpus = next(p for p in open_plan(plans("tiny")).pools if p.system == "vr-nvl72")
+    assert conductor["replicas"] == gpus.parallelism.dp and "replicas" not in agent
+    container = conductor["podTemplate"]["spec"]["containers"][0]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": str(gpus.parallelism.tp)}
+    assert int(container["resources"]["limits"]["nvidia.com/gpu"]) * conductor["replicas"] == gpus.devices
+    assert "--use-disagg-prefill" not in container["args"]  # the plan prefills on LPUs
+    told = (tmp_path / "out" / "lpx-build.md").read_text(encoding="utf-8")
+    batch = open_plan(plans("tiny")).schedule.micro_batch / conductor["replicas"]
+    assert (
+        f"`{conductor['replicas']}` of `{gpus.parallelism.tp}` GPUs, `{round(batch, 2)}` requests of a batch"
+        in told
+    )
+
+
+def test_a_rank_that_spans_nodes_is_refused(plans: Plans, tmp_path: Path) -> None:
+    plan = open_plan(plans("tiny"))
+    wide = tuple(
+        replace(p, parallelism=Parallelism(tp=8, dp=9)) if p.system == "vr-nvl72" else p for p in plan.pools
+    )
     with pytest.raises(
-        PlanError, match=r"core_attention on 72 GPUs of one engine, and a conductor is one pod"
+        PlanError, match=r"ranks of 8 GPUs \(tp 8, pp 1\), and a conductor pod has the 4 of one"
     ):
-        deployed(plans("tiny"), tmp_path / "out", **LPX)
+        deployed(rewritten(plans("tiny"), tmp_path / "wide", pools=wide), tmp_path / "out", **LPX)
     assert not (tmp_path / "out").exists()
+    manifest = deployed(tmp_path / "wide", tmp_path / "out", node_devices=8, **LPX)
+    assert components(manifest)["lpu"]["roles"][0]["replicas"] == 9
 
 
-def test_with_as_many_gpus_on_a_node_it_is_a_hybrid_engine(plans: Plans, tmp_path: Path) -> None:
-    found = components(deployed(plans("tiny"), tmp_path / "out", node_devices=72, **LPX))
-    conductor = found["lpu"]["roles"][0]["podTemplate"]["spec"]["containers"][0]
-    assert conductor["resources"]["limits"] == {"nvidia.com/gpu": "72"}
-    assert "--use-disagg-prefill" not in conductor["args"]  # the plan prefills on LPUs
+def test_two_pools_of_lpus_are_one_build(plans: Plans, tmp_path: Path) -> None:
+    plan = open_plan(plans("lpx"))
+    (pool,) = plan.pools
+    both = (replace(pool, name="lpx-attention"), replace(pool, name="lpx-ffn", devices=2 * pool.devices))
+    stage = plan.decode.stages[0]
+    decode = PhasePlan(
+        (
+            replace(stage, pool="lpx-attention", roles=("core_attention",), subgraph=""),
+            replace(stage, index=1, pool="lpx-ffn", roles=("ffn",), subgraph=""),
+        )
+    )
+    prefill = PhasePlan((replace(plan.prefill.stages[0], pool="lpx-ffn", subgraph=""),))
+    folder = rewritten(plans("lpx"), tmp_path / "both", pools=both, decode=decode, prefill=prefill)
+    lpu = components(deployed(folder, tmp_path / "out", **LPX))["lpu"]
+    assert lpu["roles"][0]["replicas"] == 1
+    told = (tmp_path / "out" / "lpx-build.md").read_text(encoding="utf-8")
+    assert "| LPUs of an engine, `lpx-attention` |" in told and "| bytes on one LPU, `lpx-ffn` |" in told
 
 
 @pytest.mark.parametrize("missing", ["build_id", "lpu_image"])
@@ -297,9 +332,7 @@ def test_dynamos_own_templates_pass_the_schema(dynamo_wheel: zipfile.ZipFile) ->
 @pytest.mark.parametrize("name", ["wide", "phases", "tiny"])
 def test_kubernetes_takes_every_pod(plans: Plans, tmp_path: Path, name: str) -> None:
     kubernetes = pytest.importorskip("kubernetes_validate")
-    manifest = deployed(
-        plans(name), tmp_path / "out", node_devices=72 if name == "tiny" else None, **LPX_OF[name]
-    )
+    manifest = deployed(plans(name), tmp_path / "out", **LPX_OF[name])
     owners = [c for c in manifest["spec"]["components"] if "podTemplate" in c]
     owners += [role for c in manifest["spec"]["components"] for role in c.get("roles", [])]
     assert len(owners) >= 2

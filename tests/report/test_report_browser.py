@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 from html_reading import KNOWN
-from jobs import EXAMPLES, tiny_plan, two_tiers
+from jobs import fleet_folder, tiny_plan
 
-from disaggc.compiler import compile_fleet
 from disaggc.plans import open_fleet, open_plan
 from disaggc.report import fleet_page, plan_page
 
@@ -44,8 +43,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def fleet_text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("fleet") / "plan"
-    compile_fleet(two_tiers(), EXAMPLES, folder)
+    folder = fleet_folder(tmp_path_factory.getbasetemp())
     return fleet_page(open_fleet(folder), folder, KNOWN)
 
 

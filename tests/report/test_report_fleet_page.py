@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from html_reading import HOSTILE, KNOWN, Page
-from jobs import EXAMPLES, two_tiers
+from jobs import fleet_folder
 
 from disaggc import cli
-from disaggc.compiler import compile_fleet
+from disaggc.commands.arguments import opened_fleet
 from disaggc.plans import FleetPlan, dump_plan, open_fleet, parse_fleet
-from disaggc.report import fleet_page
+from disaggc.report import fleet_page, fleet_what_binds, fleet_why, sweep_page
 from disaggc.report.html import fleet_views
 from disaggc.report.html.fleet import shared_cells
 from disaggc.report.html.views import Share
@@ -22,9 +22,7 @@ from disaggc.report.html.views import Share
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("fleet") / "plan"
-    compile_fleet(two_tiers(), EXAMPLES, output)
-    return output
+    return fleet_folder(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +82,38 @@ def test_hostile_names_are_escaped(plan: FleetPlan, folder: Path) -> None:
     assert HOSTILE in made.text
 
 
+def test_the_page_answers_what_binds_each_tier_and_why_its_parts_are_there(folder: Path, text: str) -> None:
+    fleet, words = opened_fleet(folder), " ".join(Page(text).text.split())
+    for tier in fleet.plan.tiers:
+        short, *more = fleet_what_binds(fleet, tier)
+        assert short in words
+        for line in (*more, *fleet_why(fleet, tier, "attention"), *fleet_why(fleet, tier, "ffn")):
+            name, _, rest = line.partition(": ")
+            told = rest if name in fleet.deployed else line
+            assert " ".join(told.split()) in words
+
+
+def test_sentences_about_one_replica_are_one_paragraph_that_names_it_once() -> None:
+    told = ("a-1: One.", "a-1: Two: three.", "Decoded on x: no.", "a-2: Four.", "a-1: Five.")
+    assert fleet_views._paragraphs(told, ["a-1", "a-2"]) == (
+        "a-1: One. Two: three. Five.",
+        "Decoded on x: no.",
+        "a-2: Four.",
+    )
+
+
+RATES = {"tokens_per_s": 5.0, "tokens_per_s_per_mw": 1.0, "requests_per_s": {"t": 1.0}}
+MONEY = {"goal": "cost", "unit": "USD/h", "revenue_usd_per_h": 1.0, "usd_per_h": 2.0}
+ROWS = [{"value": n, "systems": {"x": n}, "objective": 10.0 / n, **RATES, **MONEY} for n in (1, 2)]
+
+
+def test_a_sweep_of_a_fleet_is_headed_by_its_objective() -> None:
+    cheap = Page(sweep_page("x", [*ROWS, {"value": 3, "reason": "none fits"}], "made")).text
+    assert "The best cost, 5 USD/h, is at x = 2." in cheap and "no plan: none fits" in cheap
+    rich = [{**row, "goal": "revenue"} for row in ROWS]
+    assert "The best revenue, 10 USD/h, is at x = 1." in Page(sweep_page("x", rich, "made")).text
+
+
 def test_a_sentence_says_who_is_served_and_who_is_not(plan: FleetPlan) -> None:
     served = replace(plan.tiers[0], served_requests_per_s=3.0, requests_per_s=4.0, name="a")
     left = replace(plan.tiers[1], served_requests_per_s=0.0, name="b")
@@ -97,12 +127,3 @@ def test_the_command_draws_a_fleet(folder: Path, tmp_path: Path, capsys: pytest.
     assert cli.main(["report", str(folder), "-o", str(path)]) == 0
     assert capsys.readouterr().out.startswith(f"Wrote {path}")
     assert "Fleet plan for 2 tiers" in path.read_text(encoding="utf-8")
-
-
-def test_questions_go_to_deployments(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["explain", str(folder), "--why", "attention"]) == 1
-    told = " ".join(capsys.readouterr().err.split())
-    assert "is the plan of a fleet. Ask one of its deployments:" in told
-    named = re.search(r"deployments: (\S+?)[,.]", told)
-    assert named is not None
-    assert cli.main(["explain", str(folder / Path(named[1]).relative_to(folder)), "--why", "attention"]) == 0

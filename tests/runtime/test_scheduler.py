@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from disaggc.errors import ExecutorError, JobError
+from disaggc.errors import ExecutorError, JobError, OutOfMemoryError
 from disaggc.runtime.commands import Close, Failed, Form, More, Prefill, Reported
 from disaggc.runtime.lanes import make_lanes
 from disaggc.runtime.messages import Address
@@ -218,6 +218,50 @@ def test_a_request_that_costs_executors_again_and_again_is_given_up_alone() -> N
     assert [live.tokens for live in lives if live.index != 2] == [
         answer(request) for i, request in enumerate(requests) if i != 2
     ]
+
+
+class Narrow(Pretending):
+    """Has room for so many tokens of all micro-batches together, and says so when more are to come."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = room
+        self._capacities: dict[int, int] = {}
+        self.refused = 0
+
+    def order(self, address: Address, order: Order) -> None:
+        if isinstance(order, Prefill | Form):
+            self._capacities[order.group] = len(order.tokens) * order.capacity
+        if isinstance(order, Close):
+            for number in order.groups:
+                self._capacities.pop(number, None)
+        super().order(address, order)
+
+    def wait(self, seconds: float) -> Sequence[Event]:
+        group, _ = self.work[0]
+        if sum(self._capacities.values()) > self._room:
+            self.work.pop(0)
+            self.refused += 1
+            return [Failed(group, "OutOfMemoryError", "There is no memory for it.")]
+        return super().wait(seconds)
+
+
+def test_who_lacks_memory_that_others_have_is_tried_when_they_are_done() -> None:
+    requests = [Request((i, 5), 40) for i in range(1, 6)]
+    transport = Narrow(100)
+    lives = served(transport, requests, Limits(1, None, ragged=True), lanes=3)
+    assert transport.refused > 0
+    assert [live.tokens for live in lives] == [answer(request) for request in requests]
+
+
+def test_a_request_that_fits_nowhere_is_given_up_and_says_what_it_asks_for() -> None:
+    requests = [Request((1, 5), 10), Request((2, 5), 5000), Request((3, 5), 10)]
+    lives = served(Narrow(100), requests, Limits(1, None, ragged=True), lanes=3)
+    assert [live.tokens for live in lives] == [answer(requests[0]), [], answer(requests[2])]
+    assert isinstance(lives[1].error, OutOfMemoryError)
+    assert str(lives[1].error) == (
+        "Request 1 of 2 tokens, with 5,000 to come, was given up. There is no memory for it."
+    )
 
 
 def test_a_machine_that_loses_executors_for_ever_is_at_fault() -> None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from disaggc import __version__
-from disaggc.backends.emitters.order import Emitter, Order, Settings, Written, check_settings
+from disaggc.backends.emitters.order import (
+    Emitter,
+    FleetEmitter,
+    Order,
+    Settings,
+    Together,
+    Written,
+    check_settings,
+)
 from disaggc.backends.emitters.registry import emitter
 from disaggc.backends.emitters.serving import LABEL_LENGTH, slug
 from disaggc.backends.plan_folder import fresh_folder
@@ -76,12 +84,15 @@ def emit(
     machines = load_library(library)
     with fresh_folder(output, force, "deployment", MANIFEST) as fresh:
         wanted = _selected(deployments(folder), only)
-        written = {d.name: _emit_plan(chosen, d, fresh, settings, machines) for d in wanted}
+        orders = {d.name: _order(d, settings, machines) for d in wanted}
+        written = {d.name: _emit_plan(chosen, d, orders[d.name], fresh) for d in wanted}
+        if isinstance(chosen, FleetEmitter) and is_fleet(folder):
+            written |= _emit_together(chosen, folder, orders, settings, fresh)
         notes = tuple(dict.fromkeys(f"{n}: {x}" if n else x for n, w in written.items() for x in w.notes))
         files = _files(fresh)
         _write_manifest(fresh, backend, folder, notes, files)
     starts = (f"in {name}: {w.start}" if name else w.start for name, w in written.items())
-    return Emitted(backend, output, tuple(files), notes, "; ".join(starts))
+    return Emitted(backend, output, tuple(files), notes, "; ".join(filter(None, starts)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +180,26 @@ def _named(settings: Settings, deployment: Deployment) -> Settings:
     return replace(settings, name=f"{slug(own)[: max(room, 1)]}-{deployment.name}")
 
 
-def _emit_plan(
-    chosen: Emitter, deployment: Deployment, fresh: Path, settings: Settings, machines: Library
-) -> Written:
-    folder, target = deployment.folder, fresh / deployment.name
-    target.mkdir(exist_ok=True)
-    own = _named(settings, deployment)
+def _order(deployment: Deployment, settings: Settings, machines: Library) -> Order:
+    folder, own = deployment.folder, _named(settings, deployment)
     plan, model_folder = open_plan(folder), _model_folder(folder, own)
-    order = Order(plan, folder, model_folder, machines, own, deployment.copies, deployment.prefill_copies)
+    if plan.sharding:
+        raise PlanError(f"'{folder}' is shared out to be run here. Emit the plan that it was made of.")
+    return Order(plan, folder, model_folder, machines, own, deployment.copies, deployment.prefill_copies)
+
+
+def _emit_together(
+    chosen: FleetEmitter, folder: Path, orders: Mapping[str, Order], settings: Settings, fresh: Path
+) -> dict[str, Written]:
+    """What the emitter writes of the fleet as one, beside the deployments."""
+    shared = {name: replace(order, settings=settings) for name, order in orders.items()}
+    written = chosen.emit_fleet(Together(open_fleet(folder), shared), fresh)
+    return {} if written is None else {"": written}
+
+
+def _emit_plan(chosen: Emitter, deployment: Deployment, order: Order, fresh: Path) -> Written:
+    target = fresh / deployment.name
+    target.mkdir(exist_ok=True)
     try:
         written = chosen.emit(order, target)
     except (JobError, PlanError) as error:

@@ -1,12 +1,17 @@
 """Plans that decode on NVIDIA's LPX racks, as Dynamo deploys them.
 
-An lpx component is a number of whole engines. Each has one conductor, which has GPUs of its own where the
-build is a hybrid, and as many LPU agents as the compiled build says. The build itself comes from a
-compiler that is not public: a manifest refers to it by its id, and what it must hold is told beside it.
+An lpx component is a number of whole engines. Each has a conductor and as many LPU agents as the compiled
+build says. In a hybrid the conductor is one or more pods with GPUs of their own, which share the engine's
+LPUs, each with requests of its own: so are data-parallel ranks of attention written, one a pod. (From the
+operator's sources as read in November 2026, ai-dynamo/dynamo, deploy/operator/internal/dynamo/lpx,
+cyborg_runtime.go: as many pods as the build's ioFpgaCount x fanoutFactor, or a multiple; a conductor without
+GPUs is one pod.) The build itself comes from a compiler that is not public: a manifest refers to it by its
+id, and what it must hold is told beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 
@@ -34,19 +39,23 @@ class LpxEngine:
     """The engines of one lpx component.
 
     Attributes:
-        pool: The LPUs.
+        pools: The LPUs, by what they do; one build has them all.
         gpus: The pool of the conductors' GPUs; None for a build of LPUs alone.
         replicas: Whole engines.
+        parts: How many of them the pools of one replica of the plan make.
         lpus: LPUs of each.
-        conductor_gpus: GPUs of each conductor.
+        conductors: Conductor pods of each.
+        conductor_gpus: GPUs of each of those.
         prefill_pool: The GPUs that prefill and hand caches over; None where the engine prefills itself.
         notes: Where it differs from the plan.
     """
 
-    pool: Pool
+    pools: tuple[Pool, ...]
     gpus: Pool | None
     replicas: int
+    parts: int
     lpus: int
+    conductors: int
     conductor_gpus: int
     prefill_pool: Pool | None
     notes: tuple[str, ...]
@@ -70,58 +79,78 @@ def lpx_engine(order: Order, shape: Shape) -> LpxEngine:
     """
     lpus = [p for p in map(order.pool, shape.decode) if is_lpx(order.system(p).device)]
     others = [p for p in map(order.pool, shape.decode) if p not in lpus]
-    if len(lpus) != 1 or len(others) > 1:
-        raise _refused(order, "decodes on other than one pool of LPUs and at most one of GPUs")
+    if not lpus or len(others) > 1:
+        raise _refused(order, "decodes on other than pools of LPUs and at most one of GPUs")
     if any(not is_nvidia_gpu(order.system(p).device) for p in others):
         raise _refused(order, f"decodes on '{others[0].name}', too, which no conductor can drive")
     gpus = others[0] if others else None
-    prefill, notes = _prefill(order, shape, lpus[0])
-    replicas = lpus[0].parallelism.dp if gpus is None else gcd(lpus[0].parallelism.dp, gpus.parallelism.dp)
-    conductor_gpus, more = _conductor(order, gpus, replicas)
+    prefill, notes = _prefill(order, shape, lpus)
+    replicas = gcd(*(p.parallelism.dp for p in (*lpus, *others)))
+    conductors, conductor_gpus, more = _conductors(order, gpus, replicas)
     return LpxEngine(
-        pool=lpus[0],
+        pools=tuple(lpus),
         gpus=gpus,
         replicas=replicas * order.copies,
-        lpus=lpus[0].devices // replicas,
+        parts=replicas,
+        lpus=sum(pool.devices for pool in lpus) // replicas,
+        conductors=conductors,
         conductor_gpus=conductor_gpus,
         prefill_pool=prefill,
-        notes=(*notes, *more),
+        notes=(*notes, *more, *_unbacked(gpus, prefill)),
     )
 
 
-def _prefill(order: Order, shape: Shape, lpus: Pool) -> tuple[Pool | None, tuple[str, ...]]:
-    if shape.prefill == (lpus.name,):
+def _unbacked(gpus: Pool | None, prefill: Pool | None) -> tuple[str, ...]:
+    """What the plan counts on and no published deployment shows."""
+    if gpus is not None or prefill is None:
+        return ()
+    note = (
+        f"Caches come from '{prefill.name}' to LPUs without GPUs, which no published deployment shows: the "
+        f"conductor gets no arguments for it."
+    )
+    return (note,)
+
+
+def _prefill(order: Order, shape: Shape, lpus: Sequence[Pool]) -> tuple[Pool | None, tuple[str, ...]]:
+    if set(shape.prefill) <= {pool.name for pool in lpus}:
         return None, ()
     pools = [order.pool(name) for name in shape.prefill]
     if len(pools) == 1:
         if not is_nvidia_gpu(order.system(pools[0]).device):
             raise _refused(order, f"prefills on '{pools[0].name}', which is no NVIDIA GPU")
         return pools[0], ()
-    if lpus in pools:
+    if any(pool in lpus for pool in pools):
         return None, ("Prefill is divided between GPUs and LPUs, as decode is: the build must do both.",)
     raise _refused(order, "divides prefill between pools without LPUs")
 
 
-def _conductor(order: Order, gpus: Pool | None, replicas: int) -> tuple[int, tuple[str, ...]]:
-    """GPUs of one conductor, which is one pod: those of one node at most."""
+def _conductors(order: Order, gpus: Pool | None, replicas: int) -> tuple[int, int, tuple[str, ...]]:
+    """Conductor pods of an engine, GPUs of each, and notes; a pod has those of one node at most.
+
+    Each data-parallel rank of attention is a pod; where there is none, one pod has what light roles need.
+    """
     if gpus is None:
-        return 0, ()
-    wanted = gpus.devices // replicas
+        return 1, 0, ()
     limit = order.settings.node_devices or order.system(gpus).devices_per_node
-    roles = roles_on(order.plan.decode, gpus.name)
-    if wanted <= limit:
-        return wanted, _shared(order, gpus, wanted * replicas)
+    roles, split = roles_on(order.plan.decode, gpus.name), gpus.parallelism
     if HEAVY & set(roles):
-        raise _refused(
-            order,
-            f"decodes {', '.join(roles)} on {wanted} GPUs of one engine, and a conductor is one pod, with "
-            f"the {limit} GPUs of one node at most (--node-devices)",
-        )
+        rank = split.tp * split.pp
+        if rank > limit:
+            raise _refused(
+                order,
+                f"decodes {', '.join(roles)} on ranks of {rank} GPUs (tp {split.tp}, pp {split.pp}), and a "
+                f"conductor pod has the {limit} of one node at most (--node-devices)",
+            )
+        pods = split.dp // replicas
+        return pods, rank, _shared(order, gpus, pods * rank * replicas)
+    wanted = gpus.devices // replicas
+    if wanted <= limit:
+        return 1, wanted, _shared(order, gpus, wanted * replicas)
     note = (
         f"Decode's {', '.join(roles)} were priced on {wanted} GPUs of '{gpus.name}'; a conductor has the "
         f"{limit} of one node."
     )
-    return limit, (note, *_shared(order, gpus, limit * replicas))
+    return 1, limit, (note, *_shared(order, gpus, limit * replicas))
 
 
 def _shared(order: Order, gpus: Pool, needed: int) -> tuple[str, ...]:
@@ -159,7 +188,18 @@ def _partitions(order: Order, engine: LpxEngine, ops: tuple[Placed, ...]) -> lis
 
     What comes before the first layer is told with the first stage, what comes after the last with the last.
     """
-    pool, stages = engine.pool, engine.pool.parallelism.pp
+    rows = [row for pool in engine.pools for row in _stages(order, pool, ops)]
+    if engine.gpus is not None:
+        own = layers_by_role(ops, Phase.DECODE, engine.gpus.name)
+        pods = f"{engine.conductors} x " if engine.conductors > 1 else ""
+        told = f"{pods}{engine.conductor_gpus} GPUs"
+        rows.append(_row("cuda", told, range(order.plan.model.layers), own))
+    return rows
+
+
+def _stages(order: Order, pool: Pool, ops: tuple[Placed, ...]) -> list[dict[str, object]]:
+    """The pipeline stages of one pool of LPUs."""
+    stages = pool.parallelism.pp
     last = max((op.node for op in ops if op.layer is not None), default=0)
     rows: list[dict[str, object]] = []
     for k in range(stages):
@@ -168,9 +208,6 @@ def _partitions(order: Order, engine: LpxEngine, ops: tuple[Placed, ...]) -> lis
         own_ops = (op for op in ops if (outside[op.node > last] if op.layer is None else op.layer in layers))
         own = layers_by_role(own_ops, Phase.DECODE, pool.name)
         rows.append(_row("lpu", f"{pool.parallelism.tp} LPUs", layers, own))
-    if engine.gpus is not None:
-        own = layers_by_role(ops, Phase.DECODE, engine.gpus.name)
-        rows.append(_row("cuda", f"{engine.conductor_gpus} GPUs", range(order.plan.model.layers), own))
     return rows
 
 

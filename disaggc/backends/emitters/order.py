@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from disaggc.errors import JobError, PlanError
-from disaggc.plans import Plan, Pool
+from disaggc.plans import FleetPlan, Plan, Pool
 from disaggc.targets import Library, System
 
 
@@ -114,6 +114,24 @@ class Written:
     start: str
 
 
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Deployments of a fleet that may be written as one, beside each by itself.
+
+    Attributes:
+        fleet: Its plan.
+        orders: Those that are wanted, by name, as each is written by itself but for the name.
+    """
+
+    fleet: FleetPlan
+    orders: Mapping[str, Order]
+
+    @property
+    def any_order(self) -> Order:
+        """One of them, for what they share: the model, the settings and the declared machines."""
+        return next(iter(self.orders.values()))
+
+
 class Emitter(Protocol):
     """Writes a plan in one form. A module of this package has one, called ``EMITTER``."""
 
@@ -126,6 +144,18 @@ class Emitter(Protocol):
 
         Raises:
             PlanError: This form cannot express the plan; the message says which one can.
+        """
+
+
+@runtime_checkable
+class FleetEmitter(Protocol):
+    """An emitter that can also write a fleet as one."""
+
+    def emit_fleet(self, together: Together, folder: Path) -> Written | None:
+        """Write into ``folder``, beside the deployments; None where there is nothing to share.
+
+        Raises:
+            PlanError: This form cannot express the fleet.
         """
 
 

@@ -8,6 +8,7 @@ point is among them.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,15 +75,36 @@ def write_profile(order: Order, engines: tuple[Engine, ...], folder: Path) -> No
     Raises:
         ModelError: The model is not at hand.
     """
-    path = model_path(order)
-    graph = run(read_graph(path, planned_form(order, read_ops(order.folder))), load_pipeline())
-    pieces = fold(graph)
+    pieces = _pieces(order)
     for engine in engines:
         priced = PricedEngine(engine, order, pieces)
         if engine.role != DECODE:
             _save(folder / "selected_prefill_interpolation", **prefill_points(priced))
         if engine.role != PREFILL:
             _save(folder / "selected_decode_interpolation", **decode_points(priced))
+
+
+def profile_texts(order: Order, engine: Engine) -> dict[str, str] | None:
+    """The same of one engine as texts, by the names that a planner looks for; None without the model."""
+    if not (order.model_folder / order.plan.model.file).is_file():
+        return None
+    priced = PricedEngine(engine, order, _pieces(order))
+    found = {}
+    if engine.role != DECODE:
+        found["prefill_raw_data.json"] = _json(prefill_points(priced))
+    if engine.role != PREFILL:
+        points = decode_points(priced)
+        found["decode_raw_data.json"] = _json({**points, "max_kv_tokens": priced.kv_tokens})
+    return found
+
+
+def _json(points: dict[str, object]) -> str:
+    return json.dumps({k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in points.items()})
+
+
+def _pieces(order: Order) -> Pieces:
+    graph = run(read_graph(model_path(order), planned_form(order, read_ops(order.folder))), load_pipeline())
+    return fold(graph)
 
 
 def prefill_points(priced: PricedEngine) -> dict[str, object]:

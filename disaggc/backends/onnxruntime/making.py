@@ -30,6 +30,11 @@ class Made:
     scalar: bool
     elements: tuple[int | tuple[str, int], ...]
 
+    @property
+    def is_read(self) -> bool:
+        """Whether any element is read off an input; a constant otherwise."""
+        return not all(isinstance(element, int) for element in self.elements)
+
 
 def makeable(
     graph: Graph, names: Iterable[str], given: Sequence[str], known: Mapping[str, Contents]
@@ -58,22 +63,24 @@ def makeable(
 
 def making(made: Made) -> list[NodeProto]:
     """The nodes that compute it."""
+    if not (made.is_read or made.scalar):
+        return [_constant(made.name, [element for element in made.elements if isinstance(element, int)])]
     pieces, nodes = [], []
     for k, element in enumerate(made.elements):
         piece = f"{made.name}//{k}"
         pieces.append(piece)
         if isinstance(element, int):
-            nodes.append(_constant(piece, element))
+            nodes.append(_constant(piece, [element]))
         else:
             name, axis = element
             shape, at = f"{piece}/shape", f"{piece}/axis"
-            nodes += [helper.make_node("Shape", [name], [shape]), _constant(at, axis)]
+            nodes += [helper.make_node("Shape", [name], [shape]), _constant(at, [axis])]
             nodes.append(helper.make_node("Gather", [shape, at], [piece]))
     if not made.scalar:
         return [*nodes, helper.make_node("Concat", pieces, [made.name], axis=0)]
     return [*nodes, helper.make_node("Squeeze", pieces, [made.name])]
 
 
-def _constant(name: str, value: int) -> NodeProto:
-    tensor = helper.make_tensor(name, TensorProto.INT64, [1], [value])
+def _constant(name: str, values: Sequence[int]) -> NodeProto:
+    tensor = helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
     return helper.make_node("Constant", [], [name], value=tensor)

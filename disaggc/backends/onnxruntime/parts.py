@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -21,6 +21,7 @@ class Part:
         inputs: Values it reads that are not its own, past states included.
         outputs: Values it writes that others need, present states included.
         made: Extents that it makes from its inputs instead of being sent them.
+        rewritten: Index into the model's nodes to the node that is written in its place.
     """
 
     path: str
@@ -28,6 +29,7 @@ class Part:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     made: tuple[Made, ...] = ()
+    rewritten: Mapping[int, onnx.NodeProto] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,10 @@ class Boundary:
 
 
 def boundary(
-    source: onnx.ModelProto, parts: Sequence[Sequence[int]], made: Sequence[Collection[str]] = ()
+    source: onnx.ModelProto,
+    parts: Sequence[Sequence[int]],
+    made: Sequence[Collection[str]] = (),
+    rewritten: Mapping[int, onnx.NodeProto] | None = None,
 ) -> tuple[Boundary, ...]:
     """What crosses the border of each part. Constants never do: each part gets those that it reads.
 
@@ -51,6 +56,7 @@ def boundary(
         source: The model; its nodes are topologically sorted.
         parts: Node indices of each part, ascending; parts in execution order.
         made: For each part what it makes for itself; nothing if left out.
+        rewritten: Nodes that are written otherwise than the model has them; none if left out.
 
     Returns:
         One boundary a part.
@@ -58,12 +64,13 @@ def boundary(
     Raises:
         PlanError: A part reads what a later part, or none, writes.
     """
-    read = [_reads_of(source, nodes) for nodes in parts]
+    read = [_reads_of(source, nodes, rewritten or {}) for nodes in parts]
     written = [_writes_of(source, nodes) for nodes in parts]
+    for own, names in zip(written, made, strict=bool(made)):
+        own.update(dict.fromkeys(names))
     writer = _first_owner(written)
     constants = constant_names(source.graph)
-    own = [w.keys() | set(m) for w, m in zip(written, made or [()] * len(parts), strict=True)]
-    inputs = [_entering(r, constants, w) for r, w in zip(read, own, strict=True)]
+    inputs = [_entering(r, constants, w) for r, w in zip(read, written, strict=True)]
     _check_order(inputs, writer, {value.name for value in source.graph.input})
     wanted = {name for names in inputs for name in names if name in writer}
     leaving = _graph_outputs(source.graph, writer, _first_owner(read), len(parts))
@@ -109,8 +116,11 @@ def _captures(body: onnx.GraphProto) -> Iterator[str]:
     yield from (value.name for value in body.output if value.name not in own)
 
 
-def _reads_of(source: onnx.ModelProto, nodes: Iterable[int]) -> dict[str, None]:
-    return dict.fromkeys(name for i in nodes for name in reads(source.graph.node[i]))
+def _reads_of(
+    source: onnx.ModelProto, nodes: Iterable[int], rewritten: Mapping[int, onnx.NodeProto]
+) -> dict[str, None]:
+    own = (rewritten.get(i, source.graph.node[i]) for i in nodes)
+    return dict.fromkeys(name for node in own for name in reads(node))
 
 
 def _writes_of(source: onnx.ModelProto, nodes: Iterable[int]) -> dict[str, None]:

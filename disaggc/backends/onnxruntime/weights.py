@@ -61,11 +61,11 @@ class Weights:
         """The tensor as a subgraph states it: external wherever its bytes can be referenced."""
         tensor = self._tensors[name]
         if _is_external(tensor):
-            return _external(tensor, *_declared_place(tensor))
+            return external(tensor, *declared_place(tensor))
         span = None if _is_inline(tensor) else self._embedded.get(name)
         if span is None or span.length != _nbytes(tensor):
             return _inline(tensor)
-        return _external(tensor, self._source.path.name, span)
+        return external(tensor, self._source.path.name, span)
 
 
 def table(parts: Mapping[str, onnx.ModelProto]) -> str:
@@ -89,7 +89,7 @@ def _part_rows(model: onnx.ModelProto) -> list[str]:
 
 
 def _row(tensor: onnx.TensorProto) -> str:
-    file, span = _declared_place(tensor)
+    file, span = declared_place(tensor)
     row = {
         "file": file,
         "offset": span.offset,
@@ -100,13 +100,15 @@ def _row(tensor: onnx.TensorProto) -> str:
     return json.dumps(row)
 
 
-def _declared_place(tensor: onnx.TensorProto) -> tuple[str, Span]:
+def declared_place(tensor: onnx.TensorProto) -> tuple[str, Span]:
+    """The file of an external tensor, and its bytes there."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     length = int(entries.get("length", _nbytes(tensor)))
     return entries["location"], Span(int(entries.get("offset", 0)), length)
 
 
-def _external(tensor: onnx.TensorProto, location: str, span: Span) -> onnx.TensorProto:
+def external(tensor: onnx.TensorProto, location: str, span: Span) -> onnx.TensorProto:
+    """A tensor of the same name, type and extents whose elements are bytes of a file."""
     reference = onnx.TensorProto(
         name=tensor.name,
         data_type=tensor.data_type,

@@ -64,7 +64,8 @@ def _model(
     constants: Mapping[str, onnx.NodeProto],
     types: Mapping[str, onnx.TypeProto],
 ) -> onnx.ModelProto:
-    own = [source.graph.node[i] for i in part.nodes if not is_constant(source.graph.node[i])]
+    found = (part.rewritten.get(i, source.graph.node[i]) for i in part.nodes)
+    own = [node for node in found if not is_constant(node)]
     used = dict.fromkeys([*(name for node in own for name in reads(node)), *part.outputs])
     nodes = [_bare(node) for node in [*(constants[name] for name in used if name in constants), *own]]
     model = onnx.ModelProto(ir_version=max(source.ir_version, _LEAST_IR), producer_name="disaggc")

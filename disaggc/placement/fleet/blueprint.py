@@ -23,6 +23,7 @@ from disaggc.plans import (
     ReplicaPlan,
     SystemUse,
     TierPlan,
+    kind_words,
 )
 from disaggc.targets import Confidence, System, figures, weakest
 
@@ -262,20 +263,8 @@ def break_even(decision: FleetDecision) -> tuple[BreakEven, ...]:
 
 def changes(decision: FleetDecision) -> tuple[Change, ...]:
     """What differs from the plan that was to be kept."""
-    return tuple(_change(m.signature, m.before, m.after, m.worth) for m in decision.moved)
-
-
-def _change(
-    signature: tuple[str, str, str, tuple[tuple[str, int], ...]], before: int, after: int, worth: float | None
-) -> Change:
-    tier, form, home, uses = signature
-    where = " + ".join(f"{n} of {name}" for name, n in uses)
-    return Change(
-        tier,
-        f"{form} for {home} on {where}" if form == "prefill" else f"{form} on {where}",
-        before,
-        after,
-        worth,
+    return tuple(
+        Change(m.signature[0], kind_words(m.signature), m.before, m.after, m.worth) for m in decision.moved
     )
 
 

@@ -17,13 +17,10 @@ from disaggc.placement.fleet.reasons import reason_of
 from disaggc.placement.fleet.space import Space
 from disaggc.placement.fleet.timetable import Timetable
 from disaggc.placement.search import SIMPLICITY
-from disaggc.plans import FleetPlan
+from disaggc.plans import FleetPlan, Kind
 
 KEEP_WITHIN = 0.02
 """Share of the objective that a plan may give up to stay near a present one."""
-
-Signature = tuple[str, str, str, tuple[tuple[str, int], ...]]
-"""Tier, form, home and devices set aside: what tells one kind of replica from another across plans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class Moved:
         worth: What the objective would lose if it were left as it is; None if nothing would then work.
     """
 
-    signature: Signature
+    signature: Kind
     before: int
     after: int
     worth: float | None
@@ -82,7 +79,7 @@ class Wish:
 
     objective: str
     then: str = ""
-    present: Mapping[Signature, int] | None = None
+    present: Mapping[Kind, int] | None = None
 
 
 def decide_fleet(wanted: Wanted, wish: Wish, tell: Callable[[str], None] = lambda _: None) -> FleetDecision:
@@ -123,25 +120,21 @@ def decide_fleet(wanted: Wanted, wish: Wish, tell: Callable[[str], None] = lambd
     )
 
 
-def signature(wanted: Wanted, column: Column) -> Signature:
+def signature(wanted: Wanted, column: Column) -> Kind:
     """What tells a column's replicas from others across plans."""
     return wanted.tiers[column.tier].name, column.form, column.home, column.uses
 
 
-def signatures(plan: FleetPlan) -> dict[Signature, int]:
+def signatures(plan: FleetPlan) -> dict[Kind, int]:
     """How many of each kind of replica a plan runs."""
-    found: dict[Signature, int] = {}
+    found: dict[Kind, int] = {}
     for replica in plan.replicas:
-        uses: dict[str, int] = {}
-        for group in replica.groups:
-            uses[group.system] = uses.get(group.system, 0) + group.devices
-        key = (replica.tier, replica.form, replica.home, tuple(sorted(uses.items())))
-        found[key] = found.get(key, 0) + replica.replicas
+        found[replica.kind] = found.get(replica.kind, 0) + replica.replicas
     return found
 
 
 def _kept_columns(
-    wanted: Wanted, book: Book, columns: Sequence[Column], present: Mapping[Signature, int]
+    wanted: Wanted, book: Book, columns: Sequence[Column], present: Mapping[Kind, int]
 ) -> tuple[Column, ...]:
     """Columns of a present plan that a better one would have replaced, at today's prices."""
     known = {signature(wanted, c) for c in columns}
@@ -153,7 +146,7 @@ def _kept_columns(
 
 
 def _by_column(
-    wanted: Wanted, columns: Sequence[Column], present: Mapping[Signature, int] | None
+    wanted: Wanted, columns: Sequence[Column], present: Mapping[Kind, int] | None
 ) -> dict[int, int] | None:
     if present is None:
         return None
@@ -180,7 +173,7 @@ def _moved(
     return tuple(found)
 
 
-def _gone(wanted: Wanted, columns: Sequence[Column], present: Mapping[Signature, int]) -> tuple[Moved, ...]:
+def _gone(wanted: Wanted, columns: Sequence[Column], present: Mapping[Kind, int]) -> tuple[Moved, ...]:
     """Replicas of a present plan that serve no tier any more."""
     known = {signature(wanted, c) for c in columns}
     return tuple(Moved(s, n, 0, None) for s, n in present.items() if s not in known)

@@ -77,23 +77,36 @@ def _pricing(wanted: Wanted, demand: Demand, column: Column, prefill: Column | N
     groups = column.groups[:1] if column.speculative else column.groups
     parts = parts_of(column)[: len(groups)]
     feeders = [1.0] * len(groups)
+    streams: list[float] = []
     if prefill is not None:
         groups, parts = (*groups, *prefill.groups), (*parts, "prefill")
         feeders.append(_feeders(column, prefill))
+        streams = [_longer(column)] * (len(groups) - 1) + feeders[-1:]
     joined = len(column.uses) == 1 and len(column.groups) == 2 and not column.speculative
     joined = joined and column.devices <= column.groups[0].system.domain
     return Pricing(
-        wanted.pieces, groups, load, wanted.formats, _labels(groups, parts), tuple(feeders), joined
+        wanted.pieces,
+        groups,
+        load,
+        wanted.formats,
+        _labels(groups, parts),
+        tuple(feeders),
+        joined,
+        tuple(streams),
     )
 
 
 def _feeders(column: Column, prefill: Column) -> float:
-    """How many prefill replicas feed one decode replica at its full rate.
+    """How many prefill replicas feed one decode replica at its full rate."""
+    return column.requests_per_s / prefill.requests_per_s * _longer(column)
 
-    A problem's rows leave the engine's overhead of a step out, and prefill works during it, too.
+
+def _longer(column: Column) -> float:
+    """A step with the engine's overhead by one without.
+
+    A problem's rows leave the overhead out; prefill and the links that bring its caches go on during it.
     """
-    rows_s = column.step_s - step_overhead_s(column.groups)
-    return column.requests_per_s / prefill.requests_per_s * column.step_s / rows_s
+    return column.step_s / (column.step_s - step_overhead_s(column.groups))
 
 
 def parts_of(column: Column) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from disaggc.plans import FleetPlan, Plan, ReplicaPlan, open_plan
+from disaggc.report.fleet_questions import Fleet
 from disaggc.report.html import fleet_views
 from disaggc.report.html import page as pages
 from disaggc.report.html.page import Section, page
@@ -17,6 +18,7 @@ from disaggc.targets import Source
 TIERS = "What each tier asks for and gets. Costs are dollars of the machines' time for a million tokens."
 MACHINES = "Every device of the machines that are used, by the tier that it serves."
 RUNS = "Each kind of replica, and how many of it run."
+ANSWERS = "What each tier is limited by, and why its attention and feed-forward are where they are."
 PAYS = "From which price of a million output tokens a machine pays for itself, if the fleet served that tier."
 
 
@@ -40,6 +42,8 @@ def _sections(plan: FleetPlan, folder: Path, known: Mapping[str, Source]) -> Ite
     yield pages.table_section("tiers", "Tiers", TIERS, fleet_views.tiers(plan))
     yield pages.machines_section(fleet_views.machines(plan), tiers, MACHINES)
     yield pages.table_section("replicas", "What runs", RUNS, fleet_views.replicas(plan))
+    fleet = Fleet(plan, {r.name: open_plan(folder / r.plan) for r in plan.replicas if r.plan})
+    yield pages.answers_section("answers", "What binds, and why here", ANSWERS, fleet_views.answers(fleet))
     yield pages.facts_section("economics", "Economics", "Of the whole fleet.", fleet_views.money(plan))
     if plan.break_even:
         yield pages.table_section("pays", "What a machine must earn", PAYS, fleet_views.break_even(plan))
@@ -47,7 +51,7 @@ def _sections(plan: FleetPlan, folder: Path, known: Mapping[str, Source]) -> Ite
     inferred: dict[str, None] = {}
     for replica in plan.replicas:
         if replica.plan:
-            deployed = open_plan(folder / replica.plan)
+            deployed = fleet.deployed[replica.name]
             known_machines.update(read_machines(folder / replica.plan))
             inferred.update(dict.fromkeys(deployed.inferred))
             yield from _deployment(replica, deployed, folder / replica.plan)

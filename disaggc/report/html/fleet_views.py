@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from disaggc.plans import FleetPlan, ReplicaPlan, TierPlan
 from disaggc.report.console import amount, compact, dollars, duration, figure
-from disaggc.report.html.views import Fact, MachineUse, Share, Stat, Table, Verdict
+from disaggc.report.fleet_questions import Fleet, fleet_what_binds, fleet_why
+from disaggc.report.html.views import Answer, Fact, MachineUse, Share, Stat, Table, Verdict
 from disaggc.report.prose import joined
+from disaggc.report.questions import roles_of
 
 
 def head(plan: FleetPlan) -> Verdict:
@@ -119,6 +123,32 @@ def _replica(r: ReplicaPlan) -> tuple[str, ...]:
         took,
         f"{r.utilisation:.0%}",
     )
+
+
+def answers(fleet: Fleet) -> tuple[Answer, ...]:
+    """What binds each tier, and why its parts are where they are."""
+    return tuple(_answer(fleet, tier) for tier in fleet.plan.tiers)
+
+
+def _answer(fleet: Fleet, tier: TierPlan) -> Answer:
+    short, *more = fleet_what_binds(fleet, tier)
+    asked = [("What binds it", tuple(more))]
+    for part, name in (("attention", "Why attention is there"), ("ffn", "Why the feed-forward is there")):
+        if any(roles_of(plan, part) for plan in fleet.deployed.values()):
+            asked.append((name, tuple(fleet_why(fleet, tier, part))))
+    names = [replica.name for replica in fleet.replicas(tier)]
+    return Answer(short, tuple((question, _paragraphs(told, names)) for question, told in asked if told))
+
+
+def _paragraphs(told: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Sentences about one replica as one paragraph that names it once; others as they are."""
+    found: dict[str, str] = {}
+    for line in told:
+        name, _, rest = line.partition(": ")
+        known = name in names
+        key = name if known else line
+        found[key] = f"{found[key]} {rest}" if known and key in found else line
+    return tuple(found.values())
 
 
 def money(plan: FleetPlan) -> tuple[Fact, ...]:

@@ -15,6 +15,7 @@ from disaggc.report.html import fleet, gantt, pareto, roofline
 from disaggc.report.html.views import (
     GROUP_TITLES,
     ROLE_GROUPS,
+    Answer,
     Fact,
     FleetPicture,
     MachineUse,
@@ -137,6 +138,11 @@ def pareto_section(view: Pareto, lead: str, anchor: str = "frontier") -> Section
 def table_section(anchor: str, title: str, lead: str, table: Table) -> Section:
     """A table."""
     return Section(anchor, title, lead, render("table.html.j2", table=table))
+
+
+def answers_section(anchor: str, title: str, lead: str, answers: Sequence[Answer]) -> Section:
+    """A sentence for each of several things, and what opens below it."""
+    return Section(anchor, title, lead, render("answers.html.j2", answers=answers))
 
 
 def facts_section(anchor: str, title: str, lead: str, facts: Sequence[Fact]) -> Section:

@@ -32,12 +32,25 @@ def sweep_page(name: str, rows: Sequence[Row], made_by: str) -> str:
 
 def _head(name: str, rows: Sequence[Row], planned: Sequence[Row]) -> Verdict:
     values = ", ".join(f"{row['value']:g}" for row in rows)
-    best = max(planned, key=lambda row: row["tokens_per_s"], default=None)
-    told = "No value has a plan." if best is None else f"Most tokens a second at {name} = {best['value']:g}."
     stats = [Stat("values", f"{len(rows)}", values)]
-    if best is not None:
-        stats.append(Stat("most tokens/s", f"{best['tokens_per_s']:,.0f}", f"{name} = {best['value']:g}"))
-    return Verdict("Sweep", name, told, tuple(stats))
+    if not planned:
+        return Verdict("Sweep", name, "No value has a plan.", tuple(stats))
+    goal = planned[0].get("goal")
+    best = _best(planned)
+    where = f"{name} = {best['value']:g}"
+    if goal is None:
+        stats.append(Stat("most tokens/s", f"{best['tokens_per_s']:,.0f}", where))
+        return Verdict("Sweep", name, f"Most tokens a second at {where}.", tuple(stats))
+    value = f"{figure(best['objective'])} {best['unit']}"
+    stats.append(Stat(f"best {goal.replace('_', ' ')}", value, where))
+    return Verdict("Sweep", name, f"The best {goal.replace('_', ' ')}, {value}, is at {where}.", tuple(stats))
+
+
+def _best(planned: Sequence[Row]) -> Row:
+    """The row that is best at the job's objective; the first of equals."""
+    if planned[0].get("goal") == "cost":
+        return min(planned, key=lambda row: row["objective"])
+    return max(planned, key=lambda row: row.get("objective", row["tokens_per_s"]))
 
 
 def _sections(name: str, rows: Sequence[Row], planned: Sequence[Row]) -> Iterator[Section]:
@@ -68,17 +81,20 @@ def _points(planned: Sequence[Row], key: str) -> tuple[tuple[float, float], ...]
 
 
 def _table(name: str, rows: Sequence[Row]) -> Table:
-    columns = (name, "best plan", "tokens/s", "tokens/s/MW")
-    return Table(columns, tuple(_cells(row) for row in rows), (0, 2, 3))
+    columns: tuple[str, ...] = (name, "best plan", "tokens/s", "tokens/s/MW")
+    if any("systems" in row for row in rows):
+        columns = (name, "used", "objective", "tokens/s", "tokens/s/MW", "earns USD/h", "takes USD/h")
+    cells = tuple((*_cells(row), *[""] * len(columns))[: len(columns)] for row in rows)
+    return Table(columns, cells, (0, *range(2, len(columns))))
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     value = f"{row['value']:g}"
     if "tokens_per_s" not in row:
-        return value, f"no plan: {row['reason']}", "", ""
-    if "systems" in row:
-        used = " + ".join(f"{n} {system}" for system, n in row["systems"].items())
-        plan = f"{used}: {figure(row['objective'])} {row['unit']}"
-    else:
-        plan = str(row["mode"])
-    return value, plan, f"{row['tokens_per_s']:,.0f}", f"{row['tokens_per_s_per_mw']:,.0f}"
+        return value, f"no plan: {row['reason']}"
+    rates = (f"{row['tokens_per_s']:,.0f}", f"{row['tokens_per_s_per_mw']:,.0f}")
+    if "systems" not in row:
+        return value, str(row["mode"]), *rates
+    used = " + ".join(f"{n} {system}" for system, n in row["systems"].items())
+    money = (figure(row["revenue_usd_per_h"]), figure(row["usd_per_h"]))
+    return value, used, f"{figure(row['objective'])} {row['unit']}", *rates, *money

@@ -33,6 +33,19 @@ GROUP_TITLES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What is said of one tier.
+
+    Attributes:
+        short: In a sentence, which opens the rest.
+        told: Question to sentences.
+    """
+
+    short: str
+    told: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stat:
     """One number of the header.
 

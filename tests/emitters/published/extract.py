@@ -24,7 +24,16 @@ PARTS = {
         "vllm/entrypoints/openai/cli_args.py",
     ),
     "sglang": ("sglang/srt/server_args.py", "sglang/srt/arg_groups/fields/"),
-    "ai_dynamo": ("dynamo/vllm/", "dynamo/sglang/", "dynamo/frontend/", "dynamo/common/configuration/"),
+    "ai_dynamo": (
+        "dynamo/vllm/",
+        "dynamo/sglang/",
+        "dynamo/frontend/",
+        "dynamo/router/",
+        "dynamo/global_router/",
+        "dynamo/global_planner/",
+        "dynamo/planner/",
+        "dynamo/common/configuration/",
+    ),
     "vllm_router": ("vllm_router/router_args.py",),
     "sglang_router": ("sglang_router/router_args.py",),
 }
