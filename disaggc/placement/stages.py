@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,27 +46,29 @@ def lay_out(graph: Graph, pieces: Pieces, answer: Answer, phase: Phase) -> tuple
     """The stages of a phase: neighbouring segments of one place are one stage.
 
     Masks, positions and extents are computed where core attention is, which reads most of them; what
-    depends on the model's inputs alone comes first, so that it splits no other stage.
+    depends on the model's inputs alone comes first where that splits fewer stages.
     """
-    spans: list[list[Segment]] = []
-    places: list[int] = []
-    for segment, place in _placed(graph, pieces, answer, phase):
-        if not places or places[-1] != place:
-            spans.append([])
-            places.append(place)
-        spans[-1].append(segment)
+    place_of = _places(graph, pieces, answer, phase)
+    orders = (graph.segments, _sides_first(graph))
+    runs = min((_runs(order, place_of) for order in orders), key=len)
     return tuple(
         Span(place, tuple(segments), tuple(sorted(i for s in segments for i in s.nodes)))
-        for place, segments in zip(places, spans, strict=True)
+        for place, segments in runs
     )
 
 
-def _placed(graph: Graph, pieces: Pieces, answer: Answer, phase: Phase) -> Iterator[tuple[Segment, int]]:
+def _runs(order: Sequence[Segment], place_of: Mapping[int, int]) -> list[tuple[int, list[Segment]]]:
+    """Neighbours of one place, with that place."""
+    found = itertools.groupby(order, key=lambda segment: place_of[segment.index])
+    return [(place, list(segments)) for place, segments in found]
+
+
+def _places(graph: Graph, pieces: Pieces, answer: Answer, phase: Phase) -> dict[int, int]:
+    """Segment to its place."""
     offset = 0 if phase is Phase.PREFILL else len(pieces.pieces)
     core = next((i for i, p in enumerate(pieces.pieces) if p.role is Role.CORE_ATTENTION), 0)
-    for segment in _sides_first(graph):
-        piece = pieces.piece_of.get(segment.index, core)
-        yield segment, answer.assignment[offset + piece]
+    piece_of = ((s.index, pieces.piece_of.get(s.index, core)) for s in graph.segments)
+    return {index: answer.assignment[offset + piece] for index, piece in piece_of}
 
 
 def _sides_first(graph: Graph) -> list[Segment]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from disaggc.plans import Plan, Sharding, SharedOps
@@ -23,6 +24,15 @@ def sharding_data(plan: Plan) -> dict[str, Any]:
         "sharding": [unstructure(sharding) for sharding in plan.sharding],
         "stages": {"prefill": len(plan.prefill.stages), "decode": len(plan.decode.stages)},
     }
+
+
+def with_first_shards(plan: Plan) -> Plan:
+    """The plan with the first shard of each pool for all of them: they work at the same time."""
+    others = {shard for sharding in plan.sharding for shard in sharding.shards[1:]}
+    stages = tuple(stage for stage in plan.decode.stages if stage.pool not in others)
+    transfers = tuple(t for t in plan.decode.transfers if not others.intersection((t.source, t.target)))
+    pools = tuple(pool for pool in plan.pools if pool.name not in others)
+    return replace(plan, pools=pools, decode=replace(plan.decode, stages=stages, transfers=transfers))
 
 
 def _named(sharding: Sharding) -> str:

@@ -82,7 +82,7 @@ class Api:
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(self.lineup.model, self.lineup.states)
+        self.metrics = Metrics(self.lineup.model, self.lineup.tiers, self.lineup.states)
 
     # operators' endpoints ------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from disaggc.runtime import Load
 
 _LABELS = ("model_name", "tier")
+OUTCOMES = ("stop", "length", "abort", "timeout", "error", "rejected")
 _FINISHED = ("stop", "length")
 """Outcomes of answers that are whole; only of those lengths and times are told."""
 _TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
@@ -41,11 +42,14 @@ class DeploymentState:
 class Metrics:
     """Counts what happens, and looks at the deployments when somebody asks."""
 
-    def __init__(self, model: str, look: Callable[[], Iterable[DeploymentState]]) -> None:
-        """Begin at zero.
+    def __init__(
+        self, model: str, tiers: Iterable[str], look: Callable[[], Iterable[DeploymentState]]
+    ) -> None:
+        """Begin at zero, with every series that there can be.
 
         Args:
             model: The model's name, a label of everything.
+            tiers: All there are.
             look: What the deployments hold at this moment.
         """
         self._model = model
@@ -64,6 +68,8 @@ class Metrics:
         self._tokens_out = self._counter("generation_tokens", "Tokens that were generated and told.")
         self._outcomes = self._counter("requests", "Prompts by what became of them.", (*_LABELS, "outcome"))
         self._registry.register(_Deployments(model, look))
+        for tier in tiers:
+            self._open(tier)
 
     @property
     def content_type(self) -> str:
@@ -91,13 +97,21 @@ class Metrics:
         self._tokens_out.labels(self._model, tier).inc(tokens)
 
     def ended(self, tier: str, outcome: str, prompt: int = 0, answer: int = 0, seconds: float = 0.0) -> None:
-        """A prompt's answer is over: 'stop' or 'length', 'abort', 'timeout', 'error' or 'rejected'."""
+        """A prompt's answer is over, with one of ``OUTCOMES``."""
         self._outcomes.labels(self._model, tier, outcome).inc()
         if outcome not in _FINISHED:
             return
         self._prompts.labels(self._model, tier).observe(prompt)
         self._answers.labels(self._model, tier).observe(answer)
         self._whole.labels(self._model, tier).observe(seconds)
+
+    def _open(self, tier: str) -> None:
+        """Zeros are told before anything happens, so that the first rise is seen as one."""
+        timed = (self._ttft, self._itl, self._whole, self._queued, self._prompts, self._answers)
+        for metric in (*timed, self._tokens_in, self._tokens_out):
+            metric.labels(self._model, tier)
+        for outcome in OUTCOMES:
+            self._outcomes.labels(self._model, tier, outcome)
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(f"disaggc:{name}", text, _LABELS, buckets=buckets, registry=self._registry)

@@ -10,6 +10,7 @@ from pathlib import Path
 from disaggc.errors import JobError, PlanError, nearest
 from disaggc.plans import Plan, is_fleet, open_fleet, open_plan
 from disaggc.runtime import Execution, Service, Text, deploy, tokens_that_fit
+from disaggc.runtime.execution import kv_budget
 from disaggc.serving.asking import Language
 from disaggc.serving.chat_template import CONFIG, load_chat_template, read_json, spelling
 from disaggc.serving.tiers import Lineup, make_tiers
@@ -103,8 +104,14 @@ def _parts_of_fleet(folder: Path, choices: Choices) -> list[Part]:
         if choices.deployments and name not in choices.deployments:
             continue
         own = folder / replica.plan
+        if not own.resolve().is_relative_to(folder.resolve()):
+            raise PlanError(
+                f"Fleet '{folder}' names the plan '{replica.plan}', outside its own folder. Compile it again."
+            )
         tiers = {replica.tier: 1.0}
         found.append(Part(name, open_plan(own), own, _model_folder(own, choices), tiers))
+    if not found:
+        raise PlanError(f"Fleet '{folder}' has no deployment, so there is nothing to serve.")
     return found
 
 
@@ -153,10 +160,8 @@ def _execution(plan: Plan, choices: Choices, sharers: int) -> Execution:
     instances = {pool: n for pool, n in execution.instances.items() if pool in own}
     kv_tokens = execution.kv_tokens
     if kv_tokens is None:
-        schedule = plan.schedule
-        planned = schedule.micro_batch * schedule.micro_batches * schedule.context_tokens
-        here = tokens_that_fit(plan, MEMORY_SHARE / sharers)
-        kv_tokens = min((limit for limit in (planned, here) if limit), default=None)
+        limits = (kv_budget(plan, execution), tokens_that_fit(plan, MEMORY_SHARE / sharers))
+        kv_tokens = min((limit for limit in limits if limit), default=None)
     return replace(execution, instances=instances, kv_tokens=kv_tokens)
 
 

@@ -20,6 +20,7 @@ from disaggc.cli import main
 from disaggc.compiler import Options, compile_job
 from disaggc.errors import JobError, PlanError
 from disaggc.plans import Job, ModelSpec, Plan, SearchSpec, TierSpec, dump_plan, open_plan, parse_plan
+from disaggc.report.sharding import with_first_shards
 from disaggc.runtime import Execution, verify
 from disaggc.runtime.scheduler import Worked
 from disaggc.runtime.verify import Verification
@@ -249,6 +250,14 @@ def test_shards_take_no_longer_on_the_virtual_clock_than_the_pool_was_predicted_
         entries = simulate(open_plan(folder), [Worked(0, "decode", 3, 1, 0.0, 1.0, ())])
         ends.append(max(entry.end_us for entry in entries))
     assert ends[1] == pytest.approx(ends[0], rel=1e-3)
+
+
+def test_where_time_is_drawn_the_first_shard_stands_for_all(shards: tuple[Path, Path]) -> None:
+    before, drawn = open_plan(shards[0]), with_first_shards(open_plan(shards[1]))
+    assert {pool.name for pool in drawn.pools} == {"vr-nvl72", f"{FFN}/0"}
+    assert {stage.pool for stage in drawn.decode.stages} == {"vr-nvl72", f"{FFN}/0"}
+    times = [sum(stage.time_us for stage in plan.decode.stages) for plan in (before, drawn)]
+    assert times[1] == pytest.approx(times[0], rel=1e-3)
 
 
 def test_the_command_shares_out_verifies_and_explains(

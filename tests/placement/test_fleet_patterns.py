@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fleets import HBM, LOAD, SRAM, small_wanted, tier
-from made import FP8, decoder, rack, scaled
+from made import FP8, decoder, rack, scaled, with_slower_link
 
 from disaggc.cost import Group
 from disaggc.ir import Role, Routing
@@ -176,8 +176,11 @@ def test_no_other_batch_of_the_same_pattern_serves_much_more() -> None:
                 assert rate <= column.requests_per_s * 1.25, "a point of the grid lies within a quarter"
 
 
-def test_every_column_holds_up_when_its_cut_is_solved_exactly() -> None:
-    wanted = _wanted()
+@pytest.mark.parametrize("slower", [1.0, 100.0])
+def test_every_column_holds_up_when_its_cut_is_solved_exactly(slower: float) -> None:
+    """With links that bring caches all the time, too."""
+    plain = _wanted()
+    wanted = replace(plain, fleet=tuple((with_slower_link(s, slower), n) for s, n in plain.fleet))
     book = Space(wanted).priced()
     feeders = {(c.tier, c.home): c for c in book.columns.values() if c.form == "prefill"}
     chosen = [c for c in book.columns.values() if c.form != "prefill"]
@@ -186,7 +189,21 @@ def test_every_column_holds_up_when_its_cut_is_solved_exactly() -> None:
         feeder = feeders[column.tier, column.home] if column.form == "decode" else None
         made = deployment(wanted, column, feeder, 1)
         exact = made.decision.answer.objective / PICO + STEP_OVERHEAD_S
-        assert exact <= column.step_s * (1 + 1e-6)
+        load = wanted.tiers[column.tier].load
+        full = column.batch * column.micro_batches / (column.requests_per_s * load.steps)
+        assert exact <= max(column.step_s, full) * (1 + 1e-6)
+
+
+def test_links_that_bring_all_caches_leave_requests_undecoded() -> None:
+    """The case above is one: some columns serve what their links take in, and could decode more."""
+    plain = _wanted()
+    slow = replace(plain, fleet=tuple((with_slower_link(s, 100.0), n) for s, n in plain.fleet))
+    decode = [c for c in Space(slow).priced().columns.values() if c.form == "decode"]
+    loads = [slow.tiers[c.tier].load for c in decode]
+    full = [
+        c.batch * c.micro_batches / (c.requests_per_s * x.steps) for c, x in zip(decode, loads, strict=True)
+    ]
+    assert any(f > c.step_s * 1.001 for f, c in zip(full, decode, strict=True))
 
 
 def test_spilling_costs_time_and_frees_memory() -> None:

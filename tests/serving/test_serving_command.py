@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -231,6 +232,22 @@ def test_a_fleet_names_its_deployments_and_has_tiers_of_its_own(
     assert "The fleet has no deployment 'nobody'" in capsys.readouterr().err
     assert main(["serve", str(fleet), "--tier", "a"]) == 1
     assert "--tier is for a single plan" in capsys.readouterr().err
+
+
+def test_a_fleet_whose_plans_lie_elsewhere_or_that_has_none_is_refused(
+    fleet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "fleet"
+    shutil.copytree(fleet, folder)
+    data = json.loads((folder / "plan.json").read_text())
+    for replica in data["replicas"]:
+        replica["plan"] = replica.get("plan") and f"../{replica['plan']}"
+    (folder / "plan.json").write_text(json.dumps(data))
+    assert main(["serve", str(folder)]) == 1
+    assert "outside its own folder. Compile it again" in " ".join(capsys.readouterr().err.split())
+    (folder / "plan.json").write_text(json.dumps({**data, "replicas": []}))
+    assert main(["serve", str(folder)]) == 1
+    assert "has no deployment, so there is nothing to serve" in " ".join(capsys.readouterr().err.split())
 
 
 def test_without_its_packages_the_error_says_how_to_get_them(

@@ -121,7 +121,7 @@ def _crowded(pools: Sequence[PoolGraph]) -> str:
 def workers(together: Together) -> tuple[tuple[Worker, ...], tuple[str, ...]]:
     """What can be in a pool, and a note for each deployment that cannot."""
     tiers = {tier.name: tier for tier in together.fleet.tiers}
-    fit = {name: reason for name, order in together.orders.items() if not (reason := unfit(order))}
+    fit = [name for name, order in together.orders.items() if not unfit(order)]
     notes = [
         f"{name} is in no pool: {unfit(order)}. It stays a deployment with a front end of its own."
         for name, order in together.orders.items()
@@ -129,7 +129,7 @@ def workers(together: Together) -> tuple[tuple[Worker, ...], tuple[str, ...]]:
     ]
     found = []
     for replica in together.fleet.replicas:
-        order = _order_of(together, replica, tuple(fit))
+        order = _order_of(together, replica, fit)
         if order is not None and replica.form == "prefill" and unfit(order):
             notes.append(f"{replica.name} is in no pool: {unfit(order)}.")
         elif order is not None:
@@ -200,9 +200,13 @@ def itl_ms(tier: TierPlan) -> float:
 
 
 def pools_of(together: Together, kind: str, found: Sequence[Worker]) -> tuple[PoolGraph, ...]:
-    """The pools of one kind of router, the fastest first; tiers of the same times share one."""
+    """The pools of one kind of router, the fastest first; tiers of the same times share one.
+
+    None at all where a role has none: a router over phases needs both.
+    """
     roles = (AGGREGATED,) if kind == WHOLE else (PREFILL, DECODE)
-    return tuple(pool for role in roles for pool in _of_role(together, role, found))
+    pools = tuple(pool for role in roles for pool in _of_role(together, role, found))
+    return pools if {pool.role for pool in pools} == set(roles) else ()
 
 
 def _of_role(together: Together, role: str, found: Sequence[Worker]) -> Iterator[PoolGraph]:

@@ -238,8 +238,10 @@ def _free(stage: StageGraph, states: frozenset[str]) -> Iterator[int]:
     """Constants, and extents of what the stage is given: nodes that need no place."""
     found: set[int] = set()
     for i, node in enumerate(stage.nodes):
-        sources = (name for name in reads(node) if name not in stage.folded)
-        told = all(stage.producer.get(name, -1) in (-1, *found) and name not in states for name in sources)
+        sources = [name for name in reads(node) if name not in stage.folded]
+        told = states.isdisjoint(sources) and all(
+            name not in stage.producer or stage.producer[name] in found for name in sources
+        )
         extent = stage.role(i) in (Role.AUXILIARY, None) and not any(a.g.node for a in node.attribute)
         if _is_folded(stage, i) or (extent and told and not set(node.output).intersection(stage.outputs)):
             found.add(i)
@@ -258,7 +260,7 @@ def _shared(stage: StageGraph, sums: _Sums, free: Collection[int], states: froze
     found: set[int] = set(makers)
     for i in sorted(wanted):
         sources = {stage.producer[n] for n in reads(stage.nodes[i]) if n in stage.producer}
-        if sums.is_own(i) or sources <= found.union(free):
+        if sums.is_own(i) or all(source in found or source in free for source in sources):
             found.add(i)
     return _leading(stage, makers, found)
 

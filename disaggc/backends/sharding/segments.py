@@ -6,7 +6,8 @@ own copy or its term of a partial sum. Whoever reads a partial sum gets all its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -65,17 +66,18 @@ def segments_of(stage: StageGraph, scheme: Scheme, shards: int, arriving: Sums) 
         shards: Into how many.
         arriving: Partial sums that it reads.
     """
-    shared_levels = {scheme.level[i] for i in scheme.shared}
+    nodes: dict[int, list[int]] = defaultdict(list)
+    for i, level in scheme.level.items():
+        nodes[level].append(i)
     turns = [
         (level, shard)
-        for level in sorted(set(scheme.level.values()))
-        for shard in range(shards if level in shared_levels else 1)
+        for level, own in sorted(nodes.items())
+        for shard in range(shards if own[0] in scheme.shared else 1)
     ]
     needed = _leaving(stage, scheme)
     found = []
-    for level, shard in reversed(turns):
-        turn = _Turn(stage, scheme, level, shard, level in shared_levels, arriving)
-        segment = turn.drawn(needed)
+    for turn in reversed(turns):
+        segment = _Turn(stage, scheme, turn, nodes[turn[0]], arriving).drawn(needed)
         if segment is not None:
             needed |= {value.name for value in segment.model.graph.input}
             found.append(segment)
@@ -113,10 +115,11 @@ class _Turn:
     """Draws one turn of one shard: forwards through the stage, and then what nothing needs is dropped."""
 
     def __init__(
-        self, stage: StageGraph, scheme: Scheme, level: int, shard: int, is_shared: bool, arriving: Sums
+        self, stage: StageGraph, scheme: Scheme, turn: tuple[int, int], nodes: Sequence[int], arriving: Sums
     ) -> None:
         self._stage, self._scheme, self._arriving = stage, scheme, arriving
-        self._level, self._shard, self._is_shared = level, shard, is_shared
+        self._level, self._shard = turn
+        self._nodes, self._is_shared = nodes, nodes[0] in scheme.shared
         self._drawing = Drawing()
         self._types: dict[str, str] = {}
         self._node_of: dict[str, int] = {}
@@ -124,18 +127,29 @@ class _Turn:
 
     def drawn(self, needed: set[str]) -> Segment | None:
         """The segment that gives what is needed of it; None if it is nothing."""
-        for i, node in enumerate(self._stage.nodes):
-            if i not in self._scheme.level:
-                self._drawing.add(with_inputs(node, [self._full(n) for n in node.input], node.output))
-            elif self._is_here(i):
-                self._draw(i, node)
+        for i in self._nodes:
+            self._draw(i, self._stage.nodes[i])
         outputs = [name for name in self._node_of if name in needed]
         if not outputs:
             return None
-        nodes = self._drawing.needed(outputs)
+        drawn = self._drawing.needed(outputs)
+        nodes = [*self._constants_of(drawn), *drawn]
         kept = {name for node in nodes for name in node.output}
         own = sorted({i for name, i in self._node_of.items() if name in kept})
         return Segment(self._level, self._shard, self._is_shared, self._model(nodes, outputs), tuple(own))
+
+    def _constants_of(self, drawn: Sequence[NodeProto]) -> list[NodeProto]:
+        """The nodes that make the constants which others read."""
+        written = {name for node in drawn for name in node.output}
+        open_ones = [name for node in drawn for name in reads(node)]
+        found: set[int] = set()
+        while open_ones:
+            name = open_ones.pop()
+            index = self._stage.producer.get(name) if name not in written else None
+            if index is not None and name in self._stage.folded and index not in found:
+                found.add(index)
+                open_ones.extend(reads(self._stage.nodes[index]))
+        return [self._stage.nodes[index] for index in sorted(found)]
 
     def _is_here(self, index: int) -> bool:
         return self._scheme.level.get(index) == self._level
@@ -201,6 +215,9 @@ class _Turn:
         if not value or value in self._stage.folded:
             return value
         index = self._stage.producer.get(value)
+        if index is not None and index not in self._scheme.level:
+            self._extents(index)
+            return value
         terms = self._arriving.get(value) if index is None else self._scheme.partial.get(value)
         if terms is not None:
             names = [own_name(value, shard) for shard in sorted(terms)]
@@ -210,10 +227,18 @@ class _Turn:
         self._types[name] = value
         return name
 
+    def _extents(self, index: int) -> None:
+        """Add a node that needs no place, and what it reads of such, unless it is there."""
+        node = self._stage.nodes[index]
+        if not any(self._drawing.has(name) for name in node.output if name):
+            inputs = [self._full(name) for name in node.input]
+            self._drawing.add(with_inputs(node, inputs, node.output))
+
     def _model(self, nodes: list[NodeProto], outputs: list[str]) -> onnx.ModelProto:
         written = {name for node in nodes for name in node.output}
         used = dict.fromkeys(name for node in nodes for name in reads(node))
-        constants = {**self._stage.tensors, **self._drawing.constants}
+        tensors = (self._drawing.constants.get(n) or self._stage.tensors.get(n) for n in used)
+        constants = {tensor.name: tensor for tensor in tensors if tensor is not None}
         entering = [
             n for n in used if n not in written and n not in constants and n not in self._stage.folded
         ]
@@ -222,7 +247,7 @@ class _Turn:
         inputs = {name: typed(self._types[name]) for name in entering}
         leaving = {name: typed(self._types[name]) for name in outputs}
         model = model_of(source, "shard", nodes, inputs, leaving)
-        model.graph.initializer.extend(constants[name] for name in used if name in constants)
+        model.graph.initializer.extend(constants.values())
         sparse = source.graph.sparse_initializer
         model.graph.sparse_initializer.extend(t for t in sparse if t.values.name in used)
         return model

@@ -14,7 +14,7 @@ from disaggc.placement.fleet.columns import Column
 from disaggc.placement.fleet.demand import Demand, Wanted
 from disaggc.placement.formulation import PICO, step_overhead_s, write_problem
 from disaggc.placement.modes import ANY, FEED_FORWARD, allowed_places
-from disaggc.placement.pricing import Limits, Pricing
+from disaggc.placement.pricing import Limits, Load, Pricing
 from disaggc.placement.search import Answer, Configuration, Request
 
 FINE = 1e-6
@@ -69,19 +69,34 @@ def _times(demand: Demand, column: Column) -> Limits:
 
 def _limits(demand: Demand, column: Column) -> Limits:
     """No slower than it was priced: an exact cut can only be faster."""
-    return Limits(column.step_s * (1 + FINE), _times(demand, column).ttft_s)
+    return Limits(_full_step_s(demand, column) * (1 + FINE), _times(demand, column).ttft_s)
+
+
+def _full_step_s(demand: Demand, column: Column) -> float:
+    """Seconds of a step with all requests in flight at the rate that the column was priced for.
+
+    Where links bring caches for fewer requests than it could decode, that is longer than its own step.
+    """
+    flying = column.batch * column.micro_batches
+    full = flying / (column.requests_per_s * _load(demand, column).steps)
+    return full if full > column.step_s * (1 + FINE) else column.step_s
+
+
+def _load(demand: Demand, column: Column) -> Load:
+    return demand.drafted if column.speculative and demand.drafted is not None else demand.load
 
 
 def _pricing(wanted: Wanted, demand: Demand, column: Column, prefill: Column | None) -> Pricing:
-    load = demand.drafted if column.speculative and demand.drafted is not None else demand.load
+    load = _load(demand, column)
     groups = column.groups[:1] if column.speculative else column.groups
     parts = parts_of(column)[: len(groups)]
     feeders = [1.0] * len(groups)
     streams: list[float] = []
     if prefill is not None:
         groups, parts = (*groups, *prefill.groups), (*parts, "prefill")
-        feeders.append(_feeders(column, prefill))
-        streams = [_longer(column)] * (len(groups) - 1) + feeders[-1:]
+        longer = _longer(column, _full_step_s(demand, column))
+        feeders.append(column.requests_per_s / prefill.requests_per_s * longer)
+        streams = [longer] * (len(groups) - 1) + feeders[-1:]
     joined = len(column.uses) == 1 and len(column.groups) == 2 and not column.speculative
     joined = joined and column.devices <= column.groups[0].system.domain
     return Pricing(
@@ -96,17 +111,12 @@ def _pricing(wanted: Wanted, demand: Demand, column: Column, prefill: Column | N
     )
 
 
-def _feeders(column: Column, prefill: Column) -> float:
-    """How many prefill replicas feed one decode replica at its full rate."""
-    return column.requests_per_s / prefill.requests_per_s * _longer(column)
-
-
-def _longer(column: Column) -> float:
+def _longer(column: Column, step_s: float) -> float:
     """A step with the engine's overhead by one without.
 
     A problem's rows leave the overhead out; prefill and the links that bring its caches go on during it.
     """
-    return column.step_s / (column.step_s - step_overhead_s(column.groups))
+    return step_s / (step_s - step_overhead_s(column.groups))
 
 
 def parts_of(column: Column) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from disaggc.report.console import amount, duration
 from disaggc.report.html import schedule
 from disaggc.report.html.views import ROLE_GROUPS, Bar, Lane, Timeline
 from disaggc.report.prose import role_name
+from disaggc.report.sharding import with_first_shards
 
 ZOOMED = 40
 """Runs above which a step is also shown from near."""
@@ -17,6 +18,7 @@ ZOOMED = 40
 
 def timelines(plan: Plan) -> tuple[Timeline, ...]:
     """One decode step in full, and a few of its layers from near where there are many."""
+    plan = with_first_shards(plan)
     order = schedule.tasks(plan.decode, plan.pools, plan.model.layers)
     if not order:
         return ()
