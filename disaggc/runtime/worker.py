@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -93,7 +94,7 @@ class Exchange(Protocol):
         """A micro-batch is over."""
 
 
-class Worker:
+class Worker(ABC):
     """Acts for one executor: obeys its driver, takes in messages, runs stages.
 
     How it waits, and how it learns that its driver has given up on somebody, depends on what connects
@@ -177,25 +178,25 @@ class Worker:
             self._actor.give_up(error.group, OutOfMemoryError(str(error)))
         return self._actor.work() or busy
 
+    @abstractmethod
     def _is_told(self) -> bool:
         """Whether commands may have arrived."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _idle(self) -> None:
         """Wait until there is something to do, for a while."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _stalled(self) -> None:
         """While somebody does not read: we live, but is it still worth waiting?
 
         Raises:
             EpochOverError: It is not.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _resume(self, command: Resume) -> None:
         """Go on after everybody was reset."""
-        raise NotImplementedError
 
     def _is_current(self, group: int, step: int) -> bool:
         return self._actor.is_current(group, step)

@@ -25,6 +25,7 @@ from disaggc.runtime.cluster.guard import Guard
 from disaggc.runtime.cluster.handshake import HandshakeError, Hello, dial
 from disaggc.runtime.cluster.hosts import Started
 from disaggc.runtime.cluster.listener import Listener
+from disaggc.runtime.cluster.ray_hosts import bundles_of
 from disaggc.runtime.cluster.sockets import Sockets
 from disaggc.runtime.messages import Address, Kind, Message
 from disaggc.runtime.tensors import view, wrap
@@ -209,6 +210,19 @@ def test_an_executor_ends_with_its_guard_and_with_its_driver(tmp_path: Path) -> 
         transport.members[second].channel.close()
         assert all_gone([*pids(transport).values()])
         transport.members[second].is_lost = True
+
+
+def test_executors_ask_for_what_nodes_declare_of_their_pool_or_their_system(tmp_path: Path) -> None:
+    plan = cut(TINY, tmp_path)
+    wanted = [Address("attention", 0), Address("experts/0", 0), Address("experts/1", 0)]
+    declared = {"CPU": 8.0, "pool:experts": 1.0, "pool:experts/1": 1.0}
+    assert bundles_of(plan, wanted, 2, declared) == [
+        {"CPU": 2.0},
+        {"CPU": 2.0, "pool:experts": 1.0},
+        {"CPU": 2.0, "pool:experts/1": 1.0},
+    ]
+    with pytest.raises(ExecutorError, match=r"has 8 of 'CPU' in all, and 3 executors need 9\."):
+        bundles_of(plan, wanted, 3, declared)
 
 
 # trust -------------------------------------------------------------------------------------------

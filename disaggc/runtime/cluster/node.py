@@ -28,7 +28,7 @@ from disaggc.runtime.cluster.guard import NodeHandles
 from disaggc.runtime.cluster.handshake import HandshakeError, Hello, dial
 from disaggc.runtime.cluster.listener import Listener
 from disaggc.runtime.cluster.sockets import Sockets
-from disaggc.runtime.commands import Beat, Broken, Command, Join, Joined, Open, Reset, Stop
+from disaggc.runtime.commands import Beat, Broken, Command, Join, Joined, Open, Reset, Resume, Stop
 from disaggc.runtime.links import EpochOverError
 from disaggc.runtime.memory import NO_MEMORY
 from disaggc.runtime.messages import DRIVER, Address
@@ -162,6 +162,14 @@ class NodeWorker(Worker):
     def _reset(self, command: Reset) -> None:
         super()._reset(command)
         self._sockets.detach()
+
+    def _resume(self, command: Resume) -> None:
+        """Among machines, ``Join`` says to go on.
+
+        Raises:
+            ExecutorError: The driver takes this for a process of its own machine.
+        """
+        raise ExecutorError(f"An executor was told 'Resume' in round {command.epoch}, which is not for it.")
 
     def _join(self, command: Join) -> None:
         """Make all connections: call those that come before, be called by those that come after."""

@@ -63,7 +63,7 @@ class RayHosts:
         self._is_ours = _connect(self._ray, address, len(self._addresses) * threads)
         self._group: Any = None
         try:
-            self._bundles = _bundles(plan, self._addresses, threads, self._ray.cluster_resources())
+            self._bundles = bundles_of(plan, self._addresses, threads, self._ray.cluster_resources())
             self._group = self._reserve(seconds)
         except BaseException:
             self.close()
@@ -254,7 +254,7 @@ def _check_answers(address: str) -> None:
         ) from error
 
 
-def _bundles(
+def bundles_of(
     plan: Plan, addresses: Sequence[Address], threads: int, declared: Mapping[str, float]
 ) -> list[dict[str, float]]:
     """What each executor needs of a node.
@@ -265,7 +265,8 @@ def _bundles(
     systems = {pool.name: pool.system for pool in plan.pools}
     bundles: list[dict[str, float]] = []
     for address in addresses:
-        names = (f"pool:{address.pool}", systems.get(address.pool, ""))
+        whole = address.pool.partition("/")[0]  # of which this may be a shard
+        names = (f"pool:{address.pool}", f"pool:{whole}", systems.get(address.pool, ""))
         resource = next((name for name in names if declared.get(name)), None)
         bundles.append({"CPU": float(threads)} | ({resource: 1.0} if resource else {}))
     for name, needed in _total(bundles).items():
