@@ -71,7 +71,9 @@ def staged(network: Network, folder: Path) -> StageGraph:
         size_threshold=_INLINE,
     )
     rows = [
-        Placed(Phase.DECODE, i, f"{node.domain}::{node.op_type}".removeprefix("::"), 0, role, "p", 0)
+        Placed(
+            Phase.DECODE, i, f"{node.domain}::{node.op_type}".removeprefix("::"), 0, role, "p", 0, node.name
+        )
         for i, (role, node) in enumerate(network.nodes)
     ]
     return read_stage(folder, "stage.onnx", rows, ModelValues(folder / "absent.onnx"))

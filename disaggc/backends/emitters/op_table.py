@@ -25,6 +25,7 @@ class Placed:
         role: What it is for.
         pool: Where it runs.
         stage: Index of its stage within the phase.
+        name: What the exporter calls it.
     """
 
     phase: Phase
@@ -34,6 +35,7 @@ class Placed:
     role: str
     pool: str
     stage: int
+    name: str = ""
 
 
 def read_ops(folder: Path) -> tuple[Placed, ...]:
@@ -54,7 +56,14 @@ def read_ops(folder: Path) -> tuple[Placed, ...]:
 def _placed(row: dict[str, str]) -> Placed:
     layer = int(row["layer"]) if row["layer"] else None
     return Placed(
-        Phase(row["phase"]), int(row["node"]), row["op"], layer, row["role"], row["pool"], int(row["stage"])
+        Phase(row["phase"]),
+        int(row["node"]),
+        row["op"],
+        layer,
+        row["role"],
+        row["pool"],
+        int(row["stage"]),
+        row["name"],
     )
 
 

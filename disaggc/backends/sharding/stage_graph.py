@@ -18,6 +18,9 @@ from disaggc.ir import Graph, Role, Value
 _LEAST_OPSET = 13
 """From here on Slice, Split, Squeeze and ReduceSum take what they are told as inputs."""
 
+_MADE = frozenset(("Concat", "Constant", "Gather", "Shape", "Squeeze"))
+"""What a stage may make for itself, in front of the model's nodes."""
+
 REGION = frozenset({Role.ROUTER, Role.EXPERTS, Role.SHARED_EXPERT, Role.FFN})
 """Roles of the feed-forward network: what is cut into shards."""
 
@@ -91,9 +94,15 @@ class StageGraph:
         return None if shape is None else len(shape)
 
     def integers(self, name: str) -> tuple[int, ...] | None:
-        """Elements of a small integer constant."""
+        """Elements of a small integer constant, or of several in a row."""
         weight = self.graph.weights.get(name)
-        return None if weight is None else weight.integers
+        if weight is not None:
+            return weight.integers
+        index = self.producer.get(name)
+        if index is None or name not in self.folded or self.nodes[index].op_type != "Concat":
+            return None
+        pieces = [self.integers(piece) for piece in self.nodes[index].input]
+        return None if None in pieces else tuple(n for piece in pieces if piece is not None for n in piece)
 
     def type_of(self, name: str) -> onnx.TypeProto:
         """The type of a value, symbolic extents left open.
@@ -168,14 +177,16 @@ def check_opset(stage: StageGraph) -> None:
 
 
 def _rows(model: onnx.ModelProto, rows: Sequence[Placed], path: str) -> tuple[Placed | None, ...]:
-    """For each node its row: a subgraph ends with the model's own nodes, in the model's order."""
-    own = [row for row in rows if row.op != "Constant"]
-    nodes = model.graph.node
-    before = len(nodes) - len(own)
-    found = [node.op_type for node in nodes[max(before, 0) :]]
-    if before < 0 or found != [row.op.rpartition("::")[2] for row in own]:
-        raise PlanError(f"The table of ops does not fit '{path}'. Compile the plan again.")
-    return (*(None for _ in range(before)), *own)
+    """For each node its row: a subgraph ends with the nodes of the model that it needs, in their order."""
+    left = [row for row in rows if row.op != "Constant"]
+    found: list[Placed | None] = []
+    for node in reversed(model.graph.node):
+        while left and (left[-1].name, left[-1].op.rpartition("::")[2]) != (node.name, node.op_type):
+            left.pop()
+        if not left and node.op_type not in _MADE:
+            raise PlanError(f"The table of ops does not fit '{path}'. Compile the plan again.")
+        found.append(left.pop() if left else None)
+    return tuple(reversed(found))
 
 
 def _folded(model: onnx.ModelProto) -> frozenset[str]:
