@@ -36,7 +36,7 @@ from disaggc.runtime.ports import ports_of, wirings
 from disaggc.runtime.program import Program, program_of
 from disaggc.runtime.reports import Traffic, report_of
 from disaggc.runtime.states import Piece, trimmed
-from disaggc.runtime.tensors import Array, nbytes, same, view, wrap
+from disaggc.runtime.tensors import Array, nbytes, view, wrap
 from disaggc.runtime.wiring import Hop, Phase, Wiring
 
 _REMEMBERED = 1024
@@ -411,15 +411,17 @@ class Actor:
 
     def _send_values(self, group: Group, index: int, hop: Hop) -> None:
         """Send what a stage wrote, or a state that is lent, and count it."""
-        tensors = self._executor.values(group.number, hop.names)
         key = (index, hop.target)
         known = group.sent.get(key)
-        if known is None or not same(known.tensors, tensors):
+        version = self._executor.version(group.number)
+        if known is None or known.version != version:
+            tensors = self._executor.values(group.number, hop.names)
             address = Address(hop.target, group.route[hop.target])
-            known = group.sent[key] = Sent(address, tensors, sum(nbytes(value) for value in tensors))
+            size = sum(nbytes(value) for value in tensors)
+            known = group.sent[key] = Sent(address, tensors, size, version)
         message = Message(Kind.VALUES, group.number, group.step, index, known.tensors)
         self._endpoint.send(known.address, message)
-        self._traffic.setdefault(hop.target, Traffic()).add(len(tensors), known.nbytes)
+        self._traffic.setdefault(hop.target, Traffic()).add(len(known.tensors), known.nbytes)
 
     def _fail(self, number: int, error: DisaggcError) -> None:
         """Give a micro-batch up, and say why; others go on."""

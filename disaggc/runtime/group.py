@@ -15,11 +15,16 @@ from disaggc.runtime.wiring import Wiring
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What was sent last time, which is what will be sent next time if buffers stay."""
+    """What was sent last time, which is what will be sent next time if no tensor became another one.
+
+    Attributes:
+        version: The executor's, by which it knows that.
+    """
 
     address: Address
     tensors: tuple[OrtValue, ...]
     nbytes: int
+    version: int
 
 
 @dataclass(slots=True)
