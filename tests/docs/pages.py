@@ -90,11 +90,11 @@ class Shell:
 
     def real(self, text: str) -> str:
         """A page's text with the port that is used here."""
-        return text.replace(PORT, self.port)
+        return re.sub(rf"\b{PORT}\b", self.port, text)
 
     def run(self, command: str) -> str:
         """What a command prints."""
-        return self._run(self.real(command)).replace(self.port, PORT)
+        return re.sub(rf"\b{self.port}\b", PORT, self._run(self.real(command)))
 
     def _run(self, command: str) -> str:
         whole, _, wanted = command.partition("| grep ")
