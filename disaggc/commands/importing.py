@@ -32,6 +32,12 @@ def add_import(commands: Commands) -> None:
     parser.add_argument(
         "--static-cache", type=int, metavar="TOKENS", help="caches of this fixed capacity, updated in place"
     )
+    parser.add_argument(
+        "--ops",
+        choices=("standard", "onnxruntime"),
+        default="standard",
+        help="ONNX's own ops, or onnxruntime's fused ones, too: faster here, caches written in place",
+    )
     parser.add_argument("--force", action="store_true", help="replace a model that exists")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run=_import)
@@ -41,7 +47,9 @@ def _import(options: argparse.Namespace, screen: report.Screen) -> int:
     from disaggc.frontends import ImportOptions, import_config  # as in inspect
 
     with screen.progress() as tell:
-        settings = ImportOptions(options.dtype, options.checkpoint, options.static_cache, options.force, tell)
+        settings = ImportOptions(
+            options.dtype, options.checkpoint, options.static_cache, options.ops, options.force, tell
+        )
         found = import_config(options.config, options.output, settings)
     if options.json:
         screen.show_json({**dataclasses.asdict(found), "path": str(found.path)})

@@ -57,6 +57,8 @@ class ImportOptions:
         dtype: Element type of the weights: 'bf16', 'f16' or 'f32'.
         checkpoint: Folder of safetensors files that weights point into.
         static_tokens: Length of a cache of fixed capacity; None for caches that grow.
+        ops: 'standard', or 'onnxruntime' for its fused ops too: GroupQueryAttention, whose caches are
+            written in place.
         force: Replace a model that exists.
         tell: Told what is being done.
     """
@@ -64,6 +66,7 @@ class ImportOptions:
     dtype: str = "bf16"
     checkpoint: Path | None = None
     static_tokens: int | None = None
+    ops: str = "standard"
     force: bool = False
     tell: Callable[[str], None] = lambda _: None
 
@@ -157,6 +160,8 @@ def build_with_mobius(config: Path, scratch: Path, options: ImportOptions) -> Pa
     command += ["--dtype", options.dtype]
     if options.static_tokens is not None:
         command += ["--static-cache", "--max-seq-len", str(options.static_tokens)]
+    if options.ops == "onnxruntime":
+        command += ["--ep", "cpu"]
     quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     # The configuration is data to it; nothing of it becomes part of the command line.
     done = subprocess.run(  # noqa: S603

@@ -49,6 +49,7 @@ from disaggc.runtime.handles import Handles, addresses_of
 from disaggc.runtime.links import EpochOverError, Links
 from disaggc.runtime.memory import NO_MEMORY, NoRoomError, bound
 from disaggc.runtime.messages import DRIVER, Address, Message
+from disaggc.runtime.patience import Patience
 from disaggc.runtime.ring import fence
 from disaggc.runtime.sessions import StageOpener
 from disaggc.runtime.threads import threads_in_effect
@@ -276,7 +277,7 @@ class LocalWorker(Worker):
             address: Bell(-1, end)
             for address, end in zip((DRIVER, *layout.addresses), handles.bells, strict=True)
         }
-        self._spin_ns = order.spin_us * 1000
+        self._patience = Patience(order.spin_us * 1000)
         self._driver = layout.signs(memory, DRIVER)
         self._bell = Bell(handles.own_bell, bells[own].writing)
         self._rings = Links(own, layout, memory, bells, self._is_current, self._stalled)
@@ -293,10 +294,11 @@ class LocalWorker(Worker):
         Between two looks whoever else wants the core may have it.
         """
         self._signs[GROUP] = 0
-        end = perf_counter_ns() + self._spin_ns
-        while perf_counter_ns() < end:
+        start = perf_counter_ns()
+        end = start + self._patience.ns
+        while (now := perf_counter_ns()) < end:
             if self._is_wanted():
-                return
+                return self._patience.waited(now - start)
             os.sched_yield()
         self._signs[ASLEEP] = 1
         fence()
@@ -304,6 +306,7 @@ class LocalWorker(Worker):
             wait_readable((self._bell.reading, self._channel.fileno()), NAP_S)
         self._signs[ASLEEP] = 0
         self._bell.silence()
+        return self._patience.waited(perf_counter_ns() - start)
 
     def _is_wanted(self) -> bool:
         return self._rings.has_any() or self._is_told()

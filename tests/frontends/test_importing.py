@@ -7,6 +7,7 @@ import itertools
 import json
 import lzma
 import struct
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,23 @@ def test_a_folder_as_output_is_refused(tmp_path: Path) -> None:
         imported(tmp_path)
 
 
+@pytest.mark.parametrize(("ops", "asked"), [("standard", False), ("onnxruntime", True)])
+def test_fused_ops_are_asked_for(
+    ops: str, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        told.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "ValueError: that is all")
+
+    monkeypatch.setattr("disaggc.frontends.importing.importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("disaggc.frontends.importing.subprocess.run", run)
+    with pytest.raises(ModelError, match="that is all"):
+        import_config(RECORDED, tmp_path / "model.onnx", ImportOptions(ops=ops))
+    assert (told[0][-3:-1] == ["--ep", "cpu"]) is asked
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mobius") is not None, reason="mobius-onnx is installed here")
 def test_without_the_extra_the_error_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"pip install 'disaggc\[import\]'"):
@@ -225,6 +243,9 @@ def test_without_the_extra_the_error_says_how_to_get_it(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("mobius") is None, reason="mobius-onnx is not installed")
 def test_the_tool_itself_builds_the_model(tmp_path: Path) -> None:
+    fused = tmp_path / "fused.onnx"
+    import_config(RECORDED, fused, ImportOptions("f32", ops="onnxruntime"))
+    assert "GroupQueryAttention" in {node.op for node in read_graph(fused).nodes}
     found = import_config(RECORDED, tmp_path / "model.onnx", ImportOptions("f32"))
     assert found.parameters == PARAMETERS
     (tmp_path / "config.json").write_text('{"model_type": "nosuch"}')
