@@ -77,7 +77,7 @@ SUBJECTS = (
         "DISAGGC_SMOLLM2",
         ROOT / "examples" / "smollm2" / "smollm2" / "model.onnx",
         "examples/smollm2/README.md says how to make it",
-        16,
+        48,
         {"in process": 0.97, "m=3": 1.6},
     ),
     Subject(
