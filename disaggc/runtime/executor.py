@@ -194,6 +194,10 @@ class Executor:
         """Changes whenever a name of a micro-batch comes to mean another tensor here."""
         return self._groups[group].version
 
+    def held(self, group: int) -> dict[str, OrtValue]:
+        """All values of a micro-batch that are here."""
+        return dict(self._groups[group].values)
+
     def settled(self, group: int, phase: Phase, index: int) -> Callable[[], None] | None:
         """What executes a stage again with the tensors of its last step; None if some may move."""
         stage = self._groups[group].bound.get((phase, index))

@@ -32,9 +32,12 @@ from disaggc.runtime.threads import threads_in_effect
 from disaggc.runtime.transport import Event, Order, Result
 from disaggc.runtime.wiring import Hop, Phase, Wiring
 
+_TRIES = 4
+"""Steps after which tensors that still change will go on doing so."""
+
 
 class _Turn(NamedTuple):
-    """One stage of a step in which no tensor became another one."""
+    """One stage that finds all its tensors where they were."""
 
     execute: Callable[[], None]
     tally: Tally
@@ -47,7 +50,7 @@ class _Group:
 
     Attributes:
         sent: What each hop carried in the last step, with its bytes.
-        routine: What a step comes down to, once all tensors stay where they are; empty until then.
+        routine: The last stages of a step, once all their tensors stay where they are; empty until then.
         repeated: Steps taken by routine whose messages are not counted yet.
     """
 
@@ -225,31 +228,44 @@ class InProcess:
         return group.rows.of(group.executors[group.wiring.logits].value(group.number, self._plan.logits))
 
     def _take_all(self, group: _Group) -> None:
-        """One step, looking up every tensor; if none became another one, the next will be routine."""
-        before = self._versions(group)
+        """One step, looking up every tensor; stages whose tensors stay will be routine in the next."""
+        tries = 1 < group.step <= _TRIES and not self._traced  # outputs settle in the second
+        before = _held(group) if tries else {}
+        self._feed(group)
+        for index, hop in enumerate(group.wiring.lent):
+            self._send(group, -1 - index, hop)
+        self._run(group, 0, len(group.wiring.stages))
+        self._commit(group)
+        if tries:
+            group.routine = _routine(group, before)
+
+    def _feed(self, group: _Group) -> None:
+        """Give every pool the inputs of a step."""
         feeds = group.feeder.step(group.lengths, group.tokens)
         for pool, names in group.wiring.feeds.items():
             group.executors[pool].receive(group.number, names, [feeds[name] for name in names])
-        for index, hop in enumerate(group.wiring.lent):
-            self._send(group, -1 - index, hop)
-        self._run_from(group, 0)
-        if before == self._versions(group) and group.feeder.is_steady and not self._traced:
-            group.routine = _routine(group)
 
-    def _run_from(self, group: _Group, first: int) -> None:
-        """The stages of a step from the ``first`` on, and what ends it."""
-        wiring, executors = group.wiring, group.executors
-        for index in range(first, len(wiring.stages)):
-            executors[wiring.stages[index].pool].run(group.number, group.step, group.phase, index)
+    def _run(self, group: _Group, first: int, end: int) -> None:
+        """The stages of a step from the ``first`` on, up to ``end``."""
+        wiring = group.wiring
+        for index in range(first, end):
+            group.executors[wiring.stages[index].pool].run(group.number, group.step, group.phase, index)
             for hop in wiring.hops[index]:
                 self._send(group, index, hop)
-        for pool in wiring.pools:
-            executors[pool].commit(group.number, wiring.kept_by(pool))
+
+    def _commit(self, group: _Group) -> None:
+        """End a step."""
+        for pool in group.wiring.pools:
+            group.executors[pool].commit(group.number, group.wiring.kept_by(pool))
 
     def _repeat(self, group: _Group) -> None:
         """One step by routine; where a stage fails it goes on as usual, which mends or explains it."""
         routine, done = group.routine, 0
-        group.feeder.advance(group.tokens)
+        if group.feeder.is_steady:
+            group.feeder.advance(group.tokens)
+        else:
+            self._feed(group)
+        self._run(group, 0, routine[0].stage)
         group.repeated += 1
         start = perf_counter_ns()
         try:
@@ -261,17 +277,19 @@ class InProcess:
                 start = end
                 done += 1
         except FAILURES:
+            group.repeated -= 1
             self._count_repeated(group)
             group.routine = ()
-            self._run_from(group, routine[done].stage)
-
-    def _versions(self, group: _Group) -> list[int]:
-        return [group.executors[pool].version(group.number) for pool in group.wiring.pools]
+            self._run(group, routine[done].stage, len(group.wiring.stages))
+            self._commit(group)
 
     def _count_repeated(self, group: _Group) -> None:
-        """Count the messages of steps that were taken by routine."""
+        """Count the messages of stages that were run by routine."""
         steps, group.repeated = group.repeated, 0
+        first = group.routine[0].stage if group.routine else 0
         for (index, target), (tensors, size) in group.sent.items() if steps else ():
+            if 0 <= index < first:
+                continue
             source = group.wiring.source(index)
             self._links(group, source, target).add(len(tensors), size, steps)
 
@@ -303,17 +321,34 @@ class InProcess:
             executor.receive(group.number, tuple(states), tuple(states.values()))
 
 
-def _routine(group: _Group) -> tuple[_Turn, ...]:
-    """What a step comes down to, if all tensors stay where they are; nothing if some may move."""
-    turns = []
+def _held(group: _Group) -> dict[str, dict[str, OrtValue]]:
+    """Each pool's tensors by name."""
+    return {pool: group.executors[pool].held(group.number) for pool in group.wiring.pools}
+
+
+def _routine(group: _Group, before: Mapping[str, Mapping[str, OrtValue]]) -> tuple[_Turn, ...]:
+    """The stages after the last one that writes or reads a tensor that a step puts in another's place.
+
+    Args:
+        group: After a step.
+        before: What its pools held before that step.
+    """
+    if not group.wiring.aliased.issuperset(group.wiring.keepers):
+        return ()
+    moved = {
+        pool: {name for name, value in held.items() if before[pool].get(name) is not value}
+        for pool, held in _held(group).items()
+    }
+    turns: list[_Turn] = []
     for index, stage in enumerate(group.wiring.stages):
         executor = group.executors[stage.pool]
         if not executor.runs(group.phase, index):
             continue
         execute = executor.settled(group.number, group.phase, index)
-        if execute is None:
-            return ()
-        turns.append(_Turn(execute, executor.tallies[group.phase, index], index))
+        if execute is None or not moved[stage.pool].isdisjoint(executor.ports(group.phase, index).inputs):
+            turns.clear()
+        else:
+            turns.append(_Turn(execute, executor.tallies[group.phase, index], index))
     return tuple(turns)
 
 

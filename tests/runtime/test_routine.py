@@ -1,0 +1,44 @@
+"""Steps by routine do what steps the long way do, and are counted like them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from skeletons import SMALL
+
+from disaggc.plans import Plan
+from disaggc.runtime import Execution, RunResult, deploy
+from disaggc.runtime.in_process import InProcess
+
+from .fleets import cut
+
+PROMPTS = [(7, 3, 11, 5), (2, 13, 4, 9)]
+TOKENS = 24
+
+
+def decoded(plan: Plan, folder: Path, path: Path, traced: bool) -> RunResult:
+    """A run; one that is traced takes every step the long way."""
+    here = Execution(micro_batch=2, traced=traced)
+    with deploy(plan, folder, path.parent, 1, here) as deployment:
+        return deployment.generate(PROMPTS, TOKENS)
+
+
+def counted(result: RunResult) -> tuple[object, ...]:
+    return result.tokens, result.links, [(stage.index, stage.calls) for stage in result.stages]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_steps_by_routine_are_as_steps_the_long_way(
+    name: str, runnable: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = runnable(name)
+    plan = cut(path, tmp_path / "plan")
+    long = counted(decoded(plan, tmp_path / "plan", path, traced=True))
+    taken: list[int] = []
+    repeat = InProcess._repeat
+    monkeypatch.setattr(InProcess, "_repeat", lambda *found: (taken.append(1), repeat(*found)))
+    assert counted(decoded(plan, tmp_path / "plan", path, traced=False)) == long
+    if all(state.in_place for state in plan.states):
+        assert len(taken) >= TOKENS - 6
