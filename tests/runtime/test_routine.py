@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from skeletons import SMALL
@@ -38,7 +39,12 @@ def test_steps_by_routine_are_as_steps_the_long_way(
     long = counted(decoded(plan, tmp_path / "plan", path, traced=True))
     taken: list[int] = []
     repeat = InProcess._repeat
-    monkeypatch.setattr(InProcess, "_repeat", lambda *found: (taken.append(1), repeat(*found)))
+
+    def counting(self: InProcess, group: Any) -> None:
+        taken.append(group.step)
+        repeat(self, group)
+
+    monkeypatch.setattr(InProcess, "_repeat", counting)
     assert counted(decoded(plan, tmp_path / "plan", path, traced=False)) == long
     if all(state.in_place for state in plan.states):
         assert len(taken) >= TOKENS - 6
