@@ -82,18 +82,22 @@ def _transfers(
     graph: Graph, decision: Decision, spans: Sequence[Span], stages: Sequence[Stage], phase: Phase
 ) -> list[Transfer]:
     """What each stage sends to other pools, one message to each."""
-    found = []
     places = {stage.pool: span.place for stage, span in zip(stages, spans, strict=True)}
+    return [
+        _transfer(graph, decision, stage, pool, names, places, phase)
+        for stage, pool, names in crossings(stages)
+    ]
+
+
+def crossings(stages: Sequence[Stage]) -> Iterator[tuple[Stage, str, tuple[str, ...]]]:
+    """For each stage, each other pool that reads what it writes, and which of its outputs that is."""
     for stage in stages:
         wanted: dict[str, dict[str, None]] = {}
         for later in stages[stage.index + 1 :]:
             if later.pool != stage.pool:
                 crossing = (name for name in later.inputs if name in stage.outputs)
                 wanted.setdefault(later.pool, {}).update(dict.fromkeys(crossing))
-        for pool, names in wanted.items():
-            if names:
-                found.append(_transfer(graph, decision, stage, pool, tuple(names), places, phase))
-    return found
+        yield from ((stage, pool, tuple(names)) for pool, names in wanted.items() if names)
 
 
 def _transfer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from disaggc.backends.sharding.segments import value_of
+from disaggc.placement.wiring import crossings
 from disaggc.plans import PhasePlan, Stage, Transfer
 
 
@@ -24,16 +25,9 @@ def transfers(
     """
     prices = {t.tensors: t for t in planned.transfers}
     crossed = {name: t for t in prices.values() for name in t.tensors}
-    for stage in stages:
-        wanted: dict[str, dict[str, None]] = {}
-        for later in stages[stage.index + 1 :]:
-            if later.pool != stage.pool:
-                crossing = (name for name in later.inputs if name in stage.outputs)
-                wanted.setdefault(later.pool, {}).update(dict.fromkeys(crossing))
-        for pool, names in wanted.items():
-            if names:
-                within = origin.get(stage.pool, stage.pool) == origin.get(pool, pool)
-                yield _transfer(stage, pool, tuple(names), sizes, {} if within else crossed)
+    for stage, pool, names in crossings(stages):
+        within = origin.get(stage.pool, stage.pool) == origin.get(pool, pool)
+        yield _transfer(stage, pool, names, sizes, {} if within else crossed)
 
 
 def _transfer(
