@@ -278,6 +278,18 @@ def test_other_plans_are_refused_with_who_takes_them(
         written(plans(name), tmp_path / "out")
 
 
+def test_a_plan_with_attention_on_both_pools_is_not_sent_to_the_backend_that_refuses_it(
+    plans: Plans, tmp_path: Path
+) -> None:
+    plan = open_plan(plans("experts"))
+    (experts,) = {s.pool for s in plan.decode.stages if "experts" in s.roles}
+    first = next(s for s in plan.decode.stages if "core_attention" in s.roles)
+    stages = tuple(replace(s, pool=experts) if s is first else s for s in plan.decode.stages)
+    folder = rewritten(plans("experts"), tmp_path / "plan", decode=replace(plan.decode, stages=stages))
+    with pytest.raises(PlanError, match=r"not on two pools\. No serving stack .* writes the cut itself"):
+        written(folder, tmp_path / "out")
+
+
 def test_an_unknown_connector_is_refused(plans: Plans, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="--connector 'tcp' is none of P2pNcclAFDConnector, own"):
         written(plans("experts"), tmp_path / "out", connector="tcp")

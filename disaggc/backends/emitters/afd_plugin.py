@@ -83,7 +83,7 @@ def _sides(order: Order, shape: Shape) -> tuple[Pool, Pool]:
         PlanError: They are one, or not of GPUs.
     """
     name = f"Backend 'afd-plugin' cannot express this plan ({order.plan.mode})"
-    if len(shape.attention) != 1 or len(shape.feed_forward) != 1 or shape.attention == shape.feed_forward:
+    if not shape.is_split_by_side:
         whole = shape.is_colocated or shape.is_split_by_phase
         cure = "Use --backend vllm, sglang or dynamo." if whole else who_divides(order, shape)
         raise PlanError(f"{name}: attention and experts are not on two pools. {cure}")

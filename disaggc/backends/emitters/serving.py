@@ -49,6 +49,11 @@ class Shape:
         """Whether one pool does all of prefill, and another all of decode."""
         return len(self.prefill) == len(self.decode) == 1 and self.prefill != self.decode
 
+    @property
+    def is_split_by_side(self) -> bool:
+        """Whether one pool does all attention of decode, and another all FFN and experts."""
+        return len(self.attention) == len(self.feed_forward) == 1 and self.attention != self.feed_forward
+
 
 def shape_of(plan: Plan) -> Shape:
     """Which pools do what."""
@@ -161,9 +166,9 @@ def who_divides(order: Order, shape: Shape) -> str:
     devices = [order.system(order.pool(name)).device for name in shape.decode]
     if any(map(is_lpx, devices)):
         return f"Use --backend dynamo, which has LPX components; {CUT_ITSELF}"
-    if all(map(is_nvidia_gpu, devices)):
+    if shape.is_split_by_side and all(map(is_nvidia_gpu, devices)):
         return f"Use --backend afd-plugin, which divides attention and experts between GPUs; {CUT_ITSELF}"
-    return f"No serving stack that disaggc knows does that on these systems; {CUT_ITSELF}"
+    return f"No serving stack that disaggc knows divides them like that on these systems; {CUT_ITSELF}"
 
 
 def engine_on(order: Order, pool_name: str, role: str) -> Engine:
