@@ -52,6 +52,9 @@ class Endpoint(Protocol):
     def tell(self, command: Failed) -> None:
         """Tell the driver something."""
 
+    def again(self, target: Address, message: Message) -> Callable[[int], None]:
+        """What sends a message that was sent, with another step; its tensors may hold something else."""
+
     def forget(self, group: int) -> None:
         """A micro-batch is over: nothing of it will be sent or read again."""
 
@@ -111,7 +114,9 @@ class Actor:
                 self._take(group, source, message)
             except MemoryError as error:
                 self._fail(group.number, out_of_memory(error, "what goes between stages"))
-        elif message.group not in self._closed:
+        elif message.group in self._closed:
+            self._endpoint.forget(message.group)
+        else:
             self._unknown.setdefault(message.group, []).append((source, message))
             if message.kind is Kind.STATES and self._wirings:
                 self._inherit(message.group)
@@ -399,7 +404,8 @@ class Actor:
             values = self._executor.values(group.number, names)
             tokens = int(group.cached.max())
             live = [
-                trimmed(self._states[name], value, tokens) for name, value in zip(names, values, strict=True)
+                value if self._executor.is_shared(value) else trimmed(self._states[name], value, tokens)
+                for name, value in zip(names, values, strict=True)
             ]
             message = Message(Kind.STATES, group.number, group.step, 0, live)
             self._endpoint.send(Address(pool, instance), message)

@@ -1,4 +1,7 @@
-"""Messages between processes: over the rings of the arena, with bells for those that sleep."""
+"""Messages between processes: over the rings of the arena, with bells for those that sleep.
+
+What tensors hold does not go through a ring: each executor has a heap that all others see (see ``outbox``).
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,17 @@ from dataclasses import dataclass
 from disaggc.errors import ExecutorError
 from disaggc.runtime.arena import Layout
 from disaggc.runtime.bell import Bell
-from disaggc.runtime.framing import Packer, Unpacker, group_of
+from disaggc.runtime.framing import HEADER_BYTES, Packer, Unpacker, group_of
+from disaggc.runtime.heap import Heap
 from disaggc.runtime.memory import NoRoomError
-from disaggc.runtime.messages import DRIVER, Address, Message
+from disaggc.runtime.messages import DRIVER, Address, Kind, Message
+from disaggc.runtime.outbox import Outbox
 from disaggc.runtime.ring import Ring
 from disaggc.runtime.tensors import Array
 
 _REST = struct.Struct("<Q")
 """In front of each record: how many bytes of the message are still to come."""
+_BRIEF_BYTES = _REST.size + HEADER_BYTES
 _STALL_S = 100e-6
 
 
@@ -49,6 +55,7 @@ class Links:
         bells: Mapping[Address, Bell],
         reuse: Callable[[int, int], bool],
         stalled: Callable[[], None],
+        heap_bytes: int | None = None,
     ) -> None:
         """Look at the rings.
 
@@ -59,15 +66,23 @@ class Links:
             bells: Everybody's.
             reuse: Whether the tensors of the step before may be overwritten, by group and step.
             stalled: Called again and again while a ring is full; may raise ``EpochOverError``.
+            heap_bytes: What tensors that others read may take; as much as there is if left out.
         """
         self._own = own
         self._stalled = stalled
         self._bells = bells
         self._signs = {address: layout.signs(memory, address) for address in (DRIVER, *layout.addresses)}
+        heaps = {address: layout.heap(memory, address) for address in layout.addresses}
+        others = [heap for address, heap in heaps.items() if address != own]
+        self.outbox = Outbox(Heap(heaps[own], heap_bytes), others) if own in heaps else None
         ways = {
-            pair: _Way(layout.ring(memory, *pair), Packer(), Unpacker(reuse))
-            for pair in layout.pairs
-            if own in pair
+            (source, target): _Way(
+                layout.ring(memory, source, target),
+                Packer(target, self.outbox if target in heaps else None),
+                Unpacker(reuse, heaps.get(source)),
+            )
+            for source, target in layout.pairs
+            if own in (source, target)
         }
         self._out = {target: way for (source, target), way in ways.items() if source == own}
         self._in = tuple((source, way) for (source, target), way in ways.items() if target == own)
@@ -91,6 +106,31 @@ class Links:
             self._send_in_pieces(target, way, message, size)
         self._bells[target].ring(self._signs[target])
 
+    def again(self, target: Address, message: Message) -> Callable[[int], None]:
+        """What sends a message that was sent, with another step; its tensors may hold something else by now.
+
+        Args:
+            target: Whom it was sent to.
+            message: As it was.
+        """
+        way = self._out[target]
+        write = way.packer.brief(message)
+        if write is None:
+            kind, group, index, tensors = message.kind, message.group, message.index, message.tensors
+            return lambda step: self.send(target, Message(kind, group, step, index, tensors))
+        ring, bell, signs, size = way.ring, self._bells[target], self._signs[target], _BRIEF_BYTES
+
+        def send(step: int) -> None:
+            room = ring.reserve(size)
+            if room is None:
+                room = self._room(ring, size)
+            _REST.pack_into(room, 0, 0)
+            write(room[_REST.size :], step)
+            ring.publish()
+            bell.ring(signs)
+
+        return send
+
     def poll(self) -> Iterator[tuple[Address, Message]]:
         """The messages that have arrived, those of one sender in order, whatever is sent meanwhile.
 
@@ -113,20 +153,33 @@ class Links:
         """A micro-batch is over."""
         for way in self._out.values():
             way.packer.forget(group)
-        for _, way in self._in:
-            way.unpacker.forget(group)
+        for source, way in self._in:
+            if way.unpacker.forget(group):
+                self.send(source, Message(Kind.RELEASED, group, 0, 0, ()))
+        if self.outbox is not None:
+            self.outbox.end(group)
+
+    def forget_all(self) -> None:
+        """All micro-batches are over, and nobody is told; what others still read stays until ``restart``."""
+        for way in self._ways():
+            way.packer.forget_all()
+            way.unpacker.forget_all()
+        if self.outbox is not None:
+            self.outbox.forget_all()
 
     def restart(self) -> None:
-        """Begin anew, after the rings were cleared."""
+        """Begin anew, after the rings were cleared; nobody reads anything any more."""
+        if self.outbox is not None:
+            self.outbox.clear()
         self._early.clear()
         self._refused.clear()
-        for way in (*self._out.values(), *(way for _, way in self._in)):
+        for way in self._ways():
             way.ring.restart()
             way.message, way.is_skipping = None, False
 
     def clear(self) -> None:
         """Empty this end's rings; nobody may use them meanwhile."""
-        for way in (*self._out.values(), *(way for _, way in self._in)):
+        for way in self._ways():
             way.ring.clear()
         self.restart()
 
@@ -143,12 +196,18 @@ class Links:
         return room
 
     def _arrived(self) -> tuple[Address, Message] | None:
-        """The next message in the rings."""
+        """The next message in the rings; those that say what is read no more are dealt with here."""
         for source, way in self._in:
-            message = _next(way)
-            if message is not None:
-                return source, message
+            while (message := _next(way)) is not None:
+                if message.kind is not Kind.RELEASED:
+                    return source, message
+                assert self.outbox is not None
+                self.outbox.released(message.group, source)
         return None
+
+    def _ways(self) -> Iterator[_Way]:
+        yield from self._out.values()
+        yield from (way for _, way in self._in)
 
     def _send_in_pieces(self, target: Address, way: _Way, message: Message, size: int) -> None:
         whole = memoryview(bytearray(size))

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter_ns
@@ -49,6 +49,7 @@ from disaggc.runtime.handles import Handles, addresses_of
 from disaggc.runtime.links import EpochOverError, Links
 from disaggc.runtime.memory import NO_MEMORY, NoRoomError, bound
 from disaggc.runtime.messages import DRIVER, Address, Message
+from disaggc.runtime.outbox import Sharing
 from disaggc.runtime.patience import Patience
 from disaggc.runtime.ring import fence
 from disaggc.runtime.sessions import StageOpener
@@ -56,6 +57,8 @@ from disaggc.runtime.threads import threads_in_effect
 from disaggc.runtime.weights import check_weights, read_table
 from disaggc.runtime.wiring import phase_of
 
+_HEAP_SHARE = 4
+"""What others read may take one in so many bytes of an executor's limit, beside what it takes for itself."""
 NAP_S = 0.5
 """Longest sleep; an idle process shows that it lives at least as often."""
 
@@ -91,8 +94,14 @@ class Exchange(Protocol):
     def poll(self) -> Iterator[tuple[Address, Message]]:
         """The messages that have arrived, those of one sender in order."""
 
+    def again(self, target: Address, message: Message) -> Callable[[int], None]:
+        """What sends a message that was sent, with another step."""
+
     def forget(self, group: int) -> None:
         """A micro-batch is over."""
+
+    def forget_all(self) -> None:
+        """All are, and nobody need be told."""
 
 
 class Worker(ABC):
@@ -102,7 +111,9 @@ class Worker(ABC):
     them: see ``LocalWorker``, and ``cluster.node`` for other machines.
     """
 
-    def __init__(self, channel: Channel, order: Open, links: Exchange, signs: Signs) -> None:
+    def __init__(
+        self, channel: Channel, order: Open, links: Exchange, signs: Signs, sharing: Sharing
+    ) -> None:
         """Open the stages, and say so.
 
         Args:
@@ -110,6 +121,7 @@ class Worker(ABC):
             order: Its first command.
             links: To all others.
             signs: Where this process shows what it does.
+            sharing: Where tensors may lie that others read.
 
         Raises:
             ClosedError: The driver is gone.
@@ -126,7 +138,7 @@ class Worker(ABC):
         bound(order.memory_bytes)
         plan = parse_plan(order.plan.encode(), "the driver's plan")
         own = Address(order.pool, order.instance)
-        executor = Executor(own.pool, plan, _opener(plan, order), order.traced)
+        executor = Executor(own.pool, plan, _opener(plan, order), order.traced, sharing)
         self._actor = Actor(own, plan, executor, self)
         self._actor.now = self._now
         self._actor.carried = [] if order.traced else None
@@ -137,6 +149,10 @@ class Worker(ABC):
     def send(self, target: Address, message: Message) -> None:
         """Bring a message to another executor or the driver."""
         self._links.send(target, message)
+
+    def again(self, target: Address, message: Message) -> Callable[[int], None]:
+        """What sends a message that was sent, with another step."""
+        return self._links.again(target, message)
 
     def tell(self, command: Failed) -> None:
         """Tell the driver of a failure."""
@@ -245,6 +261,7 @@ class Worker(ABC):
 
     def _reset(self, command: Reset) -> None:
         """Forget everything, and do nothing until told to go on."""
+        self._links.forget_all()
         self._actor.reset()
         self._epoch = command.epoch
         self._is_paused = True
@@ -280,9 +297,11 @@ class LocalWorker(Worker):
         self._patience = Patience(order.spin_us * 1000)
         self._driver = layout.signs(memory, DRIVER)
         self._bell = Bell(handles.own_bell, bells[own].writing)
-        self._rings = Links(own, layout, memory, bells, self._is_current, self._stalled)
+        heap_bytes = order.memory_bytes // _HEAP_SHARE or None
+        self._rings = Links(own, layout, memory, bells, self._is_current, self._stalled, heap_bytes)
         epoch = self._driver[EPOCH]
-        super().__init__(channel, order, self._rings, layout.signs(memory, own))
+        assert self._rings.outbox is not None
+        super().__init__(channel, order, self._rings, layout.signs(memory, own), self._rings.outbox)
         self._epoch = epoch
 
     def _is_told(self) -> bool:
