@@ -1,4 +1,4 @@
-"""The memory that executors of one machine share: a board of their signs of life, rings, and heaps of tensors.
+"""The memory that executors of one machine share: a board of their signs of life, rings, heaps.
 
 It is a file without a name, handed down as an open descriptor: nobody else can open it, and the
 system frees it with the last process that has it, however that process ends.
@@ -28,7 +28,7 @@ _FIELDS = ("beats", "work", "group", "commands", "asleep")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where what lies: the board, then a ring for each ordered pair that may talk, then each executor's heap."""
+    """Where what lies: the board, a ring for each ordered pair that may talk, each executor's heap."""
 
     addresses: tuple[Address, ...]
     ring_bytes: int = RING_BYTES
@@ -116,8 +116,7 @@ def create(layout: Layout) -> int:
         os.ftruncate(descriptor, layout.size)
     except OSError as error:
         raise ExecutorError(
-            f"The system gives no shared memory ({error.strerror}). "
-            f"Free some, or run with fewer instances."
+            f"The system gives no shared memory ({error.strerror}). Free some, or run with fewer instances."
         ) from error
     return descriptor
 

@@ -21,8 +21,9 @@ from disaggc.runtime.messages import Address, Kind, Message
 from disaggc.runtime.outbox import Outbox
 from disaggc.runtime.tensors import Array, blank, flat, nbytes_of, over, same, view
 
-_HEADER = struct.Struct("<HHIIiIQ")
+HEADER = "HHIIiIQ4x"
 """Kind, tensors, group, step, index, bytes of the description, time."""
+_HEADER = struct.Struct(f"<{HEADER}")
 HEADER_BYTES = _HEADER.size
 _KINDS = tuple(Kind)
 _LENT = 0x100
@@ -118,21 +119,10 @@ class Packer:
                 found.append(bytes(_aligned(part.nbytes) - part.nbytes))
         return found
 
-    def brief(self, message: Message) -> Callable[[memoryview, int], None] | None:
-        """What writes this message with another step into room of ``HEADER_BYTES``.
-
-        Only if the reader has all that it needs but the step; None otherwise.
-        """
+    def is_brief(self, message: Message) -> bool:
+        """Whether the reader knows all of a message but its step, and what lies where it will look."""
         known = self._known(message)
-        if not known.is_told or known.copies:
-            return None
-        kind, count = message.kind | _LENT, len(known.tensors)
-        group, index, pack = message.group, message.index, _HEADER.pack_into
-
-        def write(room: memoryview, step: int) -> None:
-            pack(room, 0, kind, count, group, step, index, 0, perf_counter_ns())
-
-        return write
+        return known.is_told and not known.copies
 
     def forget(self, group: int) -> None:
         """A group is over."""
@@ -194,6 +184,15 @@ class Unpacker:
         self._lent = lent
         self._received: dict[Key, _Received] = {}
         self._borrowing: set[int] = set()
+
+    def again(
+        self, kind: int, _count: int, group: int, step: int, index: int, length: int, sent_ns: int
+    ) -> Message | None:
+        """The message that has nothing but this header, if its tensors lie where they lay; None otherwise."""
+        known = self._received.get((group, kind ^ _LENT, index))
+        if known is None or length:
+            return None
+        return Message(_KINDS[kind ^ _LENT], group, step, index, known.tensors, sent_ns)
 
     def read(self, data: memoryview) -> Message:
         """The message in these bytes, which may be overwritten afterwards.
@@ -267,6 +266,12 @@ class Unpacker:
         if known is None or self._reuse(key[0], step):
             self._received[key] = found
         return found
+
+
+def brief(message: Message) -> tuple[int, int, int, int, int, int, int]:
+    """The fields of ``HEADER`` for a message that ``Packer.is_brief``."""
+    kind, count = message.kind | _LENT, len(message.tensors)
+    return kind, count, message.group, message.step, message.index, 0, message.sent_ns
 
 
 def group_of(data: memoryview) -> int:

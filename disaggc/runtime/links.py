@@ -9,12 +9,13 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter_ns
 
 from disaggc.errors import ExecutorError
 from disaggc.runtime.arena import Layout
 from disaggc.runtime.bell import Bell
-from disaggc.runtime.framing import HEADER_BYTES, Packer, Unpacker, group_of
+from disaggc.runtime.framing import HEADER, Packer, Unpacker, brief, group_of
 from disaggc.runtime.heap import Heap
 from disaggc.runtime.memory import NoRoomError
 from disaggc.runtime.messages import DRIVER, Address, Kind, Message
@@ -24,7 +25,8 @@ from disaggc.runtime.tensors import Array
 
 _REST = struct.Struct("<Q")
 """In front of each record: how many bytes of the message are still to come."""
-_BRIEF_BYTES = _REST.size + HEADER_BYTES
+_BRIEF = struct.Struct(f"<Q{HEADER}")
+"""A message that is nothing but its header."""
 _STALL_S = 100e-6
 
 
@@ -42,6 +44,11 @@ class _Way:
     message: memoryview | None = None
     filled: int = 0
     is_skipping: bool = False
+
+    @property
+    def is_between(self) -> bool:
+        """Whether the next record begins a message."""
+        return self.message is None and not self.is_skipping
 
 
 class Links:
@@ -114,20 +121,16 @@ class Links:
             message: As it was.
         """
         way = self._out[target]
-        write = way.packer.brief(message)
-        if write is None:
-            kind, group, index, tensors = message.kind, message.group, message.index, message.tensors
-            return lambda step: self.send(target, Message(kind, group, step, index, tensors))
-        ring, bell, signs, size = way.ring, self._bells[target], self._signs[target], _BRIEF_BYTES
+        if not way.packer.is_brief(message):
+            return lambda step: self.send(target, replace(message, step=step))
+        kind, count, group, _, index, length, _ = brief(message)
+        post, bell, signs = way.ring.post, self._bells[target], self._signs[target]
 
         def send(step: int) -> None:
-            room = ring.reserve(size)
-            if room is None:
-                room = self._room(ring, size)
-            _REST.pack_into(room, 0, 0)
-            write(room[_REST.size :], step)
-            ring.publish()
-            bell.ring(signs)
+            if post(_BRIEF, 0, kind, count, group, step, index, length, perf_counter_ns()):
+                bell.ring(signs)
+            else:
+                self.send(target, replace(message, step=step))
 
         return send
 
@@ -225,6 +228,11 @@ class Links:
 def _next(way: _Way) -> Message | None:
     """The next whole message on its way, if it is here."""
     while (record := way.ring.peek()) is not None:
+        if len(record) == _BRIEF.size and way.is_between:
+            rest, *header = _BRIEF.unpack_from(record)
+            if not rest and (message := way.unpacker.again(*header)) is not None:
+                way.ring.release()
+                return message
         (rest,) = _REST.unpack_from(record)
         try:
             message = _assemble(way, record[_REST.size :], rest)

@@ -30,7 +30,7 @@ class Piece:
 
 
 Place = Callable[[Sequence[int], int], OrtValue | None]
-"""Gives a tensor of zeros, of a shape and an element type's number, where others can read it; None without one."""
+"""Gives zeros, of a shape and an element type's number, where others can read them; None without room."""
 
 
 def initial(state: StateRef, extents: Mapping[str, int], place: Place | None = None) -> OrtValue:
@@ -89,7 +89,7 @@ def gather(
 
 
 def trimmed(state: StateRef, value: OrtValue, tokens: int) -> OrtValue:
-    """A state without the part of its buffer that ``tokens`` tokens have not filled: what has to be copied."""
+    """A state without the part of its buffer that ``tokens`` tokens have not filled: what is to be sent."""
     if not _is_buffer(state) or state.axis is None:
         return value
     array = view(value)[(*[slice(None)] * state.axis, slice(tokens))]

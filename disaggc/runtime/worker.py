@@ -47,7 +47,7 @@ from disaggc.runtime.commands import (
 from disaggc.runtime.executor import Executor
 from disaggc.runtime.handles import Handles, addresses_of
 from disaggc.runtime.links import EpochOverError, Links
-from disaggc.runtime.memory import NO_MEMORY, NoRoomError, bound
+from disaggc.runtime.memory import NO_MEMORY, NoRoomError, bound, shared_part
 from disaggc.runtime.messages import DRIVER, Address, Message
 from disaggc.runtime.outbox import Sharing
 from disaggc.runtime.patience import Patience
@@ -57,8 +57,6 @@ from disaggc.runtime.threads import threads_in_effect
 from disaggc.runtime.weights import check_weights, read_table
 from disaggc.runtime.wiring import phase_of
 
-_HEAP_SHARE = 4
-"""What others read may take one in so many bytes of an executor's limit, beside what it takes for itself."""
 NAP_S = 0.5
 """Longest sleep; an idle process shows that it lives at least as often."""
 
@@ -112,7 +110,13 @@ class Worker(ABC):
     """
 
     def __init__(
-        self, channel: Channel, order: Open, links: Exchange, signs: Signs, sharing: Sharing
+        self,
+        channel: Channel,
+        order: Open,
+        links: Exchange,
+        signs: Signs,
+        sharing: Sharing,
+        shared_bytes: int = 0,
     ) -> None:
         """Open the stages, and say so.
 
@@ -122,6 +126,7 @@ class Worker(ABC):
             links: To all others.
             signs: Where this process shows what it does.
             sharing: Where tensors may lie that others read.
+            shared_bytes: What they may take there, where memory is limited.
 
         Raises:
             ClosedError: The driver is gone.
@@ -135,7 +140,7 @@ class Worker(ABC):
         self._is_stopped = False
         self._is_paused = False
         self._epoch = 0
-        bound(order.memory_bytes)
+        bound(order.memory_bytes, shared_bytes)
         plan = parse_plan(order.plan.encode(), "the driver's plan")
         own = Address(order.pool, order.instance)
         executor = Executor(own.pool, plan, _opener(plan, order), order.traced, sharing)
@@ -297,11 +302,12 @@ class LocalWorker(Worker):
         self._patience = Patience(order.spin_us * 1000)
         self._driver = layout.signs(memory, DRIVER)
         self._bell = Bell(handles.own_bell, bells[own].writing)
-        heap_bytes = order.memory_bytes // _HEAP_SHARE or None
-        self._rings = Links(own, layout, memory, bells, self._is_current, self._stalled, heap_bytes)
+        shared = shared_part(order.memory_bytes)
+        self._rings = Links(own, layout, memory, bells, self._is_current, self._stalled, shared)
         epoch = self._driver[EPOCH]
-        assert self._rings.outbox is not None
-        super().__init__(channel, order, self._rings, layout.signs(memory, own), self._rings.outbox)
+        outbox, signs = self._rings.outbox, layout.signs(memory, own)
+        assert outbox is not None
+        super().__init__(channel, order, self._rings, signs, outbox, shared or 0)
         self._epoch = epoch
 
     def _is_told(self) -> bool:
