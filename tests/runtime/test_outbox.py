@@ -309,6 +309,7 @@ class End:
         home: Neighbours,
     ) -> None:
         self.orders: list[Order] = []
+        self.actor: Actor
         self._home = home
         self.links = Links(
             own, layout, memory, bells(layout.addresses), self._is_current, home.listen, heap_bytes
