@@ -202,10 +202,11 @@ class _Declarer:
         )
 
     def process_link(self, messages: Messages) -> Link:
-        """Between executors in processes: in and out of a ring in shared memory."""
-        copied = self.machine.copied_bytes_per_s / 2e9
+        """Between executors in processes: a stage reads what another core wrote to shared memory."""
         title = "Executors in processes, over shared memory"
-        rate = self.measured(copied, "GB/s", "A copy into the ring and one out of it")
+        rate = self.measured(
+            self.machine.copied_bytes_per_s / 1e9, "GB/s", "A copy: the reader's core fetches it"
+        )
         if messages.occupancy is None or messages.latency is None:
             why = "Not measured: there is room for one executor only; set your own."
             latency, occupancy = self.inferred(10, "us", why), self.inferred(10, "us", why)
