@@ -20,6 +20,7 @@ import numpy as np
 from disaggc.runtime.arena import ASLEEP, Layout, attach, create
 from disaggc.runtime.bell import Bell, wait_readable
 from disaggc.runtime.cluster.sockets import Sockets
+from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.links import Links
 from disaggc.runtime.messages import DRIVER, Address, Kind, Message
 from disaggc.runtime.ring import fence
@@ -27,10 +28,9 @@ from disaggc.runtime.tensors import wrap
 
 A, B = Address("a", 0), Address("b", 0)
 SIZES = (512, 1 << 16)
-Send = Callable[[Message], None]
 Receive = Callable[[], None]
-End = Callable[[bool], tuple[Send, Receive]]
-"""One end, once it is known whether it is the child's: how it sends, and how it waits for a message."""
+End = Callable[[bool], tuple[Address, Links | Sockets, Receive]]
+"""One end, once it is known whether it is the child's: whom it sends to, over what, how it waits."""
 
 
 def shared_memory(spins: bool) -> End:
@@ -39,7 +39,7 @@ def shared_memory(spins: bool) -> End:
     memory = attach(create(layout), layout)
     bells = {address: Bell.create() for address in (DRIVER, A, B)}
 
-    def end(is_child: bool) -> tuple[Send, Receive]:
+    def end(is_child: bool) -> tuple[Address, Links | Sockets, Receive]:
         own, other = (B, A) if is_child else (A, B)
         links = Links(own, layout, memory, bells, lambda _group, _step: True, lambda: None)
         signs = layout.signs(memory, own)
@@ -57,7 +57,7 @@ def shared_memory(spins: bool) -> End:
                     return
                 os.sched_yield()
 
-        return lambda message: links.send(other, message), receive
+        return other, links, receive
 
     return end
 
@@ -68,7 +68,7 @@ def tcp(spins: bool) -> End:
         ours = socket.create_connection(server.getsockname())
         theirs, _ = server.accept()
 
-    def end(is_child: bool) -> tuple[Send, Receive]:
+    def end(is_child: bool) -> tuple[Address, Links | Sockets, Receive]:
         other, connection = (A, theirs) if is_child else (B, ours)
         sockets = Sockets(lambda _group, _step: True, lambda: None)
         sockets.attach(other, connection)
@@ -80,29 +80,40 @@ def tcp(spins: bool) -> End:
                 for _ in sockets.poll():
                     return
 
-        return lambda message: sockets.send(other, message), receive
+        return other, sockets, receive
 
     return end
 
 
 def hops_us(end: End, size: int, rounds: int) -> list[float]:
-    """Microseconds of each hop with a tensor of ``size`` bytes."""
-    tensor = wrap(np.zeros(size, np.uint8))
+    """Microseconds of each hop with a tensor of ``size`` bytes, after a first one that says what it is."""
     child = os.fork()
-    send, receive = end(child == 0)
+    target, ways, receive = end(child == 0)
+    message = Message(Kind.VALUES, 1, 0, 0, (_tensor(ways, size),))
     if child == 0:
+        receive()
+        ways.send(target, message)
+        again = ways.again(target, message)
         for step in range(rounds):
             receive()
-            send(Message(Kind.VALUES, 1, step, 0, (tensor,)))
+            again(step)
         os._exit(0)
-    found = []
+    ways.send(target, message)
+    receive()
+    again, found = ways.again(target, message), []
     for step in range(rounds):
         start = perf_counter_ns()
-        send(Message(Kind.VALUES, 1, step, 0, (tensor,)))
+        again(step)
         receive()
         found.append((perf_counter_ns() - start) / 2e3)
     os.waitpid(child, 0)
     return found
+
+
+def _tensor(ways: Links | Sockets, size: int) -> OrtValue:
+    """Where a stage's output would lie: with those that others see, if they share memory."""
+    placed = ways.outbox.tensor(1, (size,), 2) if isinstance(ways, Links) and ways.outbox else None
+    return wrap(np.zeros(size, np.uint8)) if placed is None else placed
 
 
 def main() -> None:
