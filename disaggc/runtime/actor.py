@@ -129,7 +129,11 @@ class Actor:
         group = self._ready.popleft()
         if group.number in self._groups:
             try:
-                self._start(group)
+                if group.is_queued:
+                    group.is_queued = False
+                    self._advance(group)
+                else:
+                    self._start(group)
             except MemoryError as error:
                 self._fail(group.number, out_of_memory(error, "what goes between stages"))
         return True
@@ -273,7 +277,7 @@ class Actor:
             names = group.program.arrivals[message.index]
             self._executor.receive(group.number, names, message.tensors)
         group.arrived.add(message.index)
-        if group.is_going:
+        if group.is_going and not group.is_queued:
             self._advance(group)
 
     def _inherit(self, number: int) -> None:
@@ -312,9 +316,12 @@ class Actor:
         self._advance(group)
 
     def _advance(self, group: Group) -> None:
-        """Run stages until something is missing, or the step is over."""
+        """Run the next stage if nothing is missing, and end the step after the last.
+
+        Where the one after it could run at once, as pieces of a head can, other micro-batches go first.
+        """
         turns, phase, number = group.program.turns, group.program.phase, group.number
-        while group.turn < len(turns):
+        if group.turn < len(turns):
             turn = turns[group.turn]
             if not turn.needs <= group.arrived:
                 return
@@ -328,6 +335,11 @@ class Actor:
             for hop in turn.hops:
                 self._send_values(group, turn.stage, hop)
             group.turn += 1
+            if group.turn < len(turns):
+                if turns[group.turn].needs <= group.arrived:
+                    group.is_queued = True
+                    self._ready.append(group)
+                return
         if group.program.awaited <= group.arrived:
             self._finish(group)
 
