@@ -129,8 +129,8 @@ class Actor:
         group = self._ready.popleft()
         if group.number in self._groups:
             try:
-                if group.is_queued:
-                    group.is_queued = False
+                if group.gave_way:
+                    group.gave_way = False
                     self._advance(group)
                 else:
                     self._start(group)
@@ -277,7 +277,7 @@ class Actor:
             names = group.program.arrivals[message.index]
             self._executor.receive(group.number, names, message.tensors)
         group.arrived.add(message.index)
-        if group.is_going and not group.is_queued:
+        if group.is_going and not group.gave_way:
             self._advance(group)
 
     def _inherit(self, number: int) -> None:
@@ -316,12 +316,9 @@ class Actor:
         self._advance(group)
 
     def _advance(self, group: Group) -> None:
-        """Run the next stage if nothing is missing, and end the step after the last.
-
-        Where the one after it could run at once, as pieces of a head can, other micro-batches go first.
-        """
+        """Run stages until something is missing, others may go first, or the step is over."""
         turns, phase, number = group.program.turns, group.program.phase, group.number
-        if group.turn < len(turns):
+        while group.turn < len(turns):
             turn = turns[group.turn]
             if not turn.needs <= group.arrived:
                 return
@@ -335,10 +332,9 @@ class Actor:
             for hop in turn.hops:
                 self._send_values(group, turn.stage, hop)
             group.turn += 1
-            if group.turn < len(turns):
-                if turns[group.turn].needs <= group.arrived:
-                    group.is_queued = True
-                    self._ready.append(group)
+            if turn.gives_way:
+                group.gave_way = True
+                self._ready.append(group)
                 return
         if group.program.awaited <= group.arrived:
             self._finish(group)

@@ -40,7 +40,7 @@ class Group:
         tokens: Ids of those, where they are known here.
         turn: The stage of the program that is next.
         is_going: Whether the step was started.
-        is_queued: Whether its next stage could run, and lets other micro-batches go first.
+        gave_way: Whether its next stage could run, and lets other micro-batches go first.
         left: Steps that the lead may still take.
     """
 
@@ -59,7 +59,7 @@ class Group:
     step: int = 0
     turn: int = 0
     is_going: bool = False
-    is_queued: bool = False
+    gave_way: bool = False
     is_over: bool = False
     arrived: set[int] = field(default_factory=set)
     rows: LastRows = field(default_factory=LastRows)
