@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +12,18 @@ import numpy as np
 import onnx
 import pytest
 from headed import EMBEDDING, HIDDEN, VOCABULARY, headed, job_of, planned
+from jobs import small_job
 
+from disaggc.backends.emitters import Settings, emit
 from disaggc.backends.plan_folder import write_plan
 from disaggc.calibration import forecast
 from disaggc.cli import main
-from disaggc.compiler import Model, Options
+from disaggc.compiler import Model, Options, compile_job
 from disaggc.ir import Phase, Role
 from disaggc.placement import heads
+from disaggc.placement.decide import Decision
+from disaggc.placement.heads import HeadPieces
+from disaggc.placement.stages import Span
 from disaggc.plans import Plan, Stage, head_pieces
 from disaggc.runtime import Execution, deploy, verify
 
@@ -294,3 +299,47 @@ def test_such_a_plan_is_shared_out_and_still_runs(shared: tuple[Path, Plan], tmp
     placed = [row for row in rows(tmp_path / "out") if row["role"] == "head"]
     assert placed
     assert {row["pool"] for row in placed} == {f"{pieces_of(plan)[0].pool}/0"}
+
+
+# Heads of real models --------------------------------------------------------------------------------
+
+
+def in_three(_: Decision, spans: Sequence[Span]) -> HeadPieces:
+    """Any head, however short."""
+    index = next(i for i, span in enumerate(spans) if span.segments[-1].role is Role.HEAD)
+    *ahead, head = spans[index].segments
+    return HeadPieces(index, head, tuple(ahead), 3, 0.0)
+
+
+@pytest.mark.parametrize("name", ["genai.llama.int4", "gemma3.dynamo.op18"])
+def test_heads_of_exporters_run_in_pieces(
+    name: str, runnable: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = runnable(name)
+    monkeypatch.setattr("disaggc.backends.heads.head_pieces", in_three)
+    plan = compile_job(small_job(path.name, {"h100-x8": 1}, 8), path.parent, tmp_path / "plan")
+    assert not plan.warnings
+    assert [stage.roles for stage in plan.decode.stages[1:]] == [("head",)] * 3
+    found = verify(plan, tmp_path / "plan", path.parent, PROMPTS, 8)
+    assert found.tokens_equal
+    assert found.difference <= 1e-6 * found.magnitude
+
+
+def test_genai_runs_a_head_in_pieces(
+    runnable: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genai = pytest.importorskip("onnxruntime_genai")
+    path = runnable("genai.llama.int4")
+    monkeypatch.setattr("disaggc.backends.heads.head_pieces", in_three)
+    plan = compile_job(small_job(path.name, {"h100-x8": 1}, 8), path.parent, tmp_path / "plan")
+    emit(tmp_path / "plan", "ort-genai", tmp_path / "out", Settings())
+    with deploy(plan, tmp_path / "plan", path.parent, 1) as deployment:
+        expected = deployment.generate([[1, 5, 9, 7, 33]], 8).tokens[0]
+    model = genai.Model(str(tmp_path / "out"))
+    options = genai.GeneratorParams(model)
+    options.set_search_options(max_length=13, min_length=13)
+    generator = genai.Generator(model, options)
+    generator.append_tokens(np.array([[1, 5, 9, 7, 33]], np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    assert tuple(int(token) for token in generator.get_sequence(0))[5:] == expected
