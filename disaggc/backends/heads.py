@@ -94,7 +94,7 @@ def _spans(spans: tuple[Span, ...], wanted: HeadPieces, blocks: Blocks) -> tuple
     nodes = [list(made) for made in blocks.made]
     nodes[0] = [*sorted([*_nodes(before), *(i for i in own if i < product)]), *nodes[0]]
     nodes[-1] = [
-        *sorted(blocks.spare),
+        *(i for i in head.nodes if i in blocks.spare),
         *nodes[-1],
         *sorted([*_nodes(after), *(i for i in own if i > product)]),
     ]
