@@ -28,13 +28,16 @@ from disaggc.runtime.commands import (
 )
 from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.executor import Executor
+from disaggc.runtime.failures import FAILURES
 from disaggc.runtime.feeds import Feeder
 from disaggc.runtime.group import Group, Sent
 from disaggc.runtime.memory import out_of_memory
 from disaggc.runtime.messages import DRIVER, Address, Kind, Message
 from disaggc.runtime.ports import ports_of, wirings
-from disaggc.runtime.program import Program, program_of
+from disaggc.runtime.program import Program, Turn, program_of
 from disaggc.runtime.reports import Traffic, report_of
+from disaggc.runtime.routine import TRIES, Habit
+from disaggc.runtime.routine import habit as habit_of
 from disaggc.runtime.states import Piece, trimmed
 from disaggc.runtime.tensors import Array, nbytes, view, wrap
 from disaggc.runtime.wiring import Hop, Phase, Wiring
@@ -51,6 +54,9 @@ class Endpoint(Protocol):
 
     def tell(self, command: Failed) -> None:
         """Tell the driver something."""
+
+    def again(self, target: Address, message: Message) -> Callable[[int], None]:
+        """What sends a message that was sent, with another step; its tensors may hold something else."""
 
     def forget(self, group: int) -> None:
         """A micro-batch is over: nothing of it will be sent or read again."""
@@ -111,7 +117,9 @@ class Actor:
                 self._take(group, source, message)
             except MemoryError as error:
                 self._fail(group.number, out_of_memory(error, "what goes between stages"))
-        elif message.group not in self._closed:
+        elif message.group in self._closed:
+            self._endpoint.forget(message.group)
+        else:
             self._unknown.setdefault(message.group, []).append((source, message))
             if message.kind is Kind.STATES and self._wirings:
                 self._inherit(message.group)
@@ -154,6 +162,8 @@ class Actor:
 
     def report(self, threads: int) -> Reported:
         """What was done since the last report."""
+        for group in self._groups.values():
+            self._count_repeated(group)
         report = report_of(self.address, self._executor, threads, self._traffic, self.carried or ())
         self._traffic = {}
         if self.carried is not None:
@@ -243,6 +253,7 @@ class Actor:
             keep_logits=order.keep_logits,
             is_ragged=bool((cached != cached[0]).any()),
             left=steps,
+            tries=TRIES if phase == "decode" and self.carried is None else 0,
         )
         self._groups[order.group] = group
         for source, message in self._unknown.pop(order.group, []):
@@ -252,7 +263,9 @@ class Actor:
     def _forget(self, number: int) -> None:
         self._closed.append(number)
         self._failed.pop(number, None)
-        self._groups.pop(number, None)
+        group = self._groups.pop(number, None)
+        if group is not None:
+            self._count_repeated(group)
         self._unknown.pop(number, None)
         self._executor.end(number)
         self._endpoint.forget(number)
@@ -273,12 +286,19 @@ class Actor:
 
     def _arrive(self, group: Group, message: Message) -> None:
         """What a stage waits for is here: values, or another pool's word that it is done."""
-        if message.kind is Kind.VALUES:
-            names = group.program.arrivals[message.index]
-            self._executor.receive(group.number, names, message.tensors)
+        if message.kind is Kind.VALUES and group.known.get(message.index) is not message.tensors:
+            self._take_in(group, message)
         group.arrived.add(message.index)
         if group.is_going and not group.gave_way:
             self._advance(group)
+
+    def _take_in(self, group: Group, message: Message) -> None:
+        """Values came as other tensors than last time."""
+        names = group.program.arrivals[message.index]
+        self._executor.receive(group.number, names, message.tensors)
+        group.known[message.index] = message.tensors
+        if group.routine and not group.unsteady.issuperset(names):
+            self._unlearn(group)
 
     def _inherit(self, number: int) -> None:
         """Keep the states of a micro-batch that was never here before."""
@@ -305,32 +325,38 @@ class Actor:
     def _start(self, group: Group) -> None:
         """Begin a step: feed the model's inputs, lend what others read, and go on."""
         try:
-            feeds = group.feeder.step(group.lengths, group.tokens)
+            self._feed(group)
         except DisaggcError as error:
             self._fail(group.number, error)
             return
-        self._executor.receive(group.number, tuple(feeds), tuple(feeds.values()))
         group.is_going = True
         for index, hop in group.program.lends:
             self._send_values(group, index, hop)
         self._advance(group)
 
+    def _feed(self, group: Group) -> None:
+        if group.routine and group.feeder.is_steady:
+            group.feeder.advance(group.tokens)
+            return
+        feeds = group.feeder.step(group.lengths, group.tokens)
+        self._executor.receive(group.number, tuple(feeds), tuple(feeds.values()))
+
     def _advance(self, group: Group) -> None:
         """Run stages until something is missing, others may go first, or the step is over."""
-        turns, phase, number = group.program.turns, group.program.phase, group.number
+        turns = group.program.turns
         while group.turn < len(turns):
             turn = turns[group.turn]
             if not turn.needs <= group.arrived:
                 return
             if self.now is not None:
-                self.now(number + 1)
+                self.now(group.number + 1)
+            habit = group.routine[group.turn] if group.routine else None
             try:
-                self._executor.run(number, group.step, phase, turn.stage)
+                if habit is None or not self._repeat(group, habit):
+                    self._run(group, turn)
             except DisaggcError as error:
-                self._fail(number, error)
+                self._fail(group.number, error)
                 return
-            for hop in turn.hops:
-                self._send_values(group, turn.stage, hop)
             group.turn += 1
             if turn.gives_way:
                 group.gave_way = True
@@ -339,11 +365,36 @@ class Actor:
         if group.program.awaited <= group.arrived:
             self._finish(group)
 
+    def _run(self, group: Group, turn: Turn) -> None:
+        """Run a stage, and send what it wrote."""
+        self._executor.run(group.number, group.step, group.program.phase, turn.stage)
+        for hop in turn.hops:
+            self._send_values(group, turn.stage, hop)
+
+    def _repeat(self, group: Group, habit: Habit) -> bool:
+        """The same, by routine; False if it fails, and is to be run as usual, which mends or explains it."""
+        start = perf_counter_ns()
+        try:
+            habit.execute()
+        except FAILURES:
+            self._unlearn(group)
+            return False
+        tally = habit.tally
+        tally.calls += 1
+        tally.nanoseconds += perf_counter_ns() - start
+        for send in habit.sends:
+            send(group.step)
+        habit.uncounted += 1
+        return True
+
     def _finish(self, group: Group) -> None:
         """End a step."""
         program = group.program
         chosen = self._choose(group) if program.is_lead else None
-        self._executor.commit(group.number, program.kept)
+        if not group.is_in_place:
+            self._executor.commit(group.number, program.kept)
+        if group.tries and group.learn(self._executor.held(group.number)):
+            self._learn(group)
         if program.reports:
             lead = group.wiring.logits
             self._send(group, lead, Kind.DONE, program.turns[-1].stage, ())
@@ -356,6 +407,38 @@ class Actor:
             self._ready.append(group)
         if group.early:
             self._take_early(group)
+
+    def _learn(self, group: Group) -> None:
+        """Note which stages are routine from now on."""
+        self._count_repeated(group)
+        group.routine = tuple(self._habit(group, turn) for turn in group.program.turns)
+
+    def _habit(self, group: Group, turn: Turn) -> Habit | None:
+        found = habit_of(self._executor, group.number, group.program.phase, turn.stage, group.unsteady)
+        if found is None or any(not group.unsteady.isdisjoint(hop.names) for hop in turn.hops):
+            return None
+        found.sends = tuple(self._again(group, turn.stage, hop) for hop in turn.hops)
+        return found
+
+    def _again(self, group: Group, index: int, hop: Hop) -> Callable[[int], None]:
+        sent = group.sent[index, hop.target]
+        message = Message(Kind.VALUES, group.number, group.step, index, sent.tensors)
+        return self._endpoint.again(sent.address, message)
+
+    def _unlearn(self, group: Group) -> None:
+        """Something moved after all."""
+        self._count_repeated(group)
+        group.unlearn()
+
+    def _count_repeated(self, group: Group) -> None:
+        """Count the messages of stages that were run by routine."""
+        for turn, habit in zip(group.program.turns, group.routine, strict=False):
+            times = habit.uncounted if habit is not None else 0
+            for hop in turn.hops if times else ():
+                sent = group.sent[turn.stage, hop.target]
+                self._traffic.setdefault(hop.target, Traffic()).add(len(sent.tensors), sent.nbytes, times)
+            if habit is not None:
+                habit.uncounted = 0
 
     def _choose(self, group: Group) -> Array:
         """Greedy: the likeliest token [rows], the lowest id among equals."""
@@ -407,7 +490,8 @@ class Actor:
             values = self._executor.values(group.number, names)
             tokens = int(group.cached.max())
             live = [
-                trimmed(self._states[name], value, tokens) for name, value in zip(names, values, strict=True)
+                value if self._executor.is_shared(value) else trimmed(self._states[name], value, tokens)
+                for name, value in zip(names, values, strict=True)
             ]
             message = Message(Kind.STATES, group.number, group.step, 0, live)
             self._endpoint.send(Address(pool, instance), message)

@@ -1,4 +1,4 @@
-"""The memory that executors of one machine share: a board of their signs of life, and rings between them.
+"""The memory that executors of one machine share: a board of their signs of life, rings, heaps.
 
 It is a file without a name, handed down as an open descriptor: nobody else can open it, and the
 system frees it with the last process that has it, however that process ends.
@@ -20,16 +20,19 @@ from disaggc.runtime.ring import CONTROL_BYTES, Ring
 from disaggc.runtime.tensors import Array
 
 RING_BYTES = 1 << 20
+HEAP_BYTES = 1 << 32
+"""More than is ever sent at a time; memory is taken only as it is written."""
 _LINE = 64
 _FIELDS = ("beats", "work", "group", "commands", "asleep")
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where what lies: the board first, then a ring for each ordered pair that may talk."""
+    """Where what lies: the board, a ring for each ordered pair that may talk, each executor's heap."""
 
     addresses: tuple[Address, ...]
     ring_bytes: int = RING_BYTES
+    heap_bytes: int = HEAP_BYTES
 
     @property
     def pairs(self) -> tuple[tuple[Address, Address], ...]:
@@ -43,12 +46,15 @@ class Layout:
     @property
     def size(self) -> int:
         """Bytes in all; what is never touched takes no memory."""
-        return self._rings + len(self.pairs) * self._ring
+        return self._heaps + len(self.addresses) * self.heap_bytes
 
     @property
     def _rings(self) -> int:
-        board = (1 + len(self.addresses)) * len(_FIELDS) * _LINE
-        return -(-board // mmap.PAGESIZE) * mmap.PAGESIZE
+        return _page_after((1 + len(self.addresses)) * len(_FIELDS) * _LINE)
+
+    @property
+    def _heaps(self) -> int:
+        return _page_after(self._rings + len(self.pairs) * self._ring)
 
     @property
     def _ring(self) -> int:
@@ -58,6 +64,11 @@ class Layout:
         """The ring from one to another."""
         start = self._rings + self.pairs.index((source, target)) * self._ring
         return Ring(memory[start : start + self._ring])
+
+    def heap(self, memory: Array, address: Address) -> Array:
+        """Where an executor's tensors lie that others read."""
+        start = self._heaps + self.addresses.index(address) * self.heap_bytes
+        return memory[start : start + self.heap_bytes]
 
     def signs(self, memory: Array, address: Address) -> Signs:
         """An executor's, or the driver's, signs of life."""
@@ -105,8 +116,7 @@ def create(layout: Layout) -> int:
         os.ftruncate(descriptor, layout.size)
     except OSError as error:
         raise ExecutorError(
-            f"The system gives no {layout.size:,} bytes of shared memory ({error.strerror}). "
-            f"Free some, or run with fewer instances."
+            f"The system gives no shared memory ({error.strerror}). Free some, or run with fewer instances."
         ) from error
     return descriptor
 
@@ -114,6 +124,10 @@ def create(layout: Layout) -> int:
 def attach(descriptor: int, layout: Layout) -> Array:
     """The memory behind a descriptor, as bytes."""
     return np.frombuffer(mmap.mmap(descriptor, layout.size), np.uint8)
+
+
+def _page_after(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def _nameless() -> int:

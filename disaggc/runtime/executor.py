@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter_ns
 
 from disaggc.errors import ExecutorError
 from disaggc.plans import Plan, StateRef
 from disaggc.runtime.engine import OrtValue, Session
 from disaggc.runtime.failures import FAILURES, run_error
+from disaggc.runtime.outbox import Apart, Sharing
 from disaggc.runtime.sessions import Opener
 from disaggc.runtime.stage import BoundStage, Values
-from disaggc.runtime.states import Piece, gather, initial
+from disaggc.runtime.states import Piece, Place, gather, initial
 from disaggc.runtime.wiring import Phase, Ports, Wiring, phase_of
 
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
@@ -57,8 +59,22 @@ class Executor:
     the micro-batch is. What it needs from other pools is put there by whoever receives it.
     """
 
-    def __init__(self, pool: str, plan: Plan, opener: Opener, traced: bool = False) -> None:
+    def __init__(
+        self,
+        pool: str,
+        plan: Plan,
+        opener: Opener,
+        traced: bool = False,
+        sharing: Sharing | None = None,
+    ) -> None:
         """Open a session for each stage of the pool that gives anything to anybody.
+
+        Args:
+            pool: It.
+            plan: The plan.
+            opener: Opens sessions.
+            traced: Whether every run of a stage is noted.
+            sharing: Where tensors may lie that other executors read; nowhere if left out.
 
         Raises:
             PlanError: A stage's subgraph is missing or cannot be loaded.
@@ -70,6 +86,7 @@ class Executor:
         self._wiring: dict[Phase, Wiring] = {}
         self._groups: dict[int, _Memory] = {}
         self._traced = traced
+        self._sharing = Apart() if sharing is None else sharing
         self.tallies: dict[tuple[Phase, int], Tally] = {}
         self.spans: list[Span] = []
         for phase in PHASES:
@@ -111,7 +128,8 @@ class Executor:
             OutOfMemoryError: There is no memory for them.
         """
         extents = {"batch": rows, "capacity": capacity}
-        values: Values = {past: initial(self._states[past], extents) for past in pasts}
+        places = self._places(group, "prefill")
+        values: Values = {past: initial(self._states[past], extents, places.get(past)) for past in pasts}
         self._groups[group] = _Memory(values)
 
     def form(self, group: int, pasts: Collection[str], pieces: Sequence[Piece], capacity: int) -> None:
@@ -132,10 +150,14 @@ class Executor:
             raise ExecutorError(
                 f"The states of micro-batch {missing[0]} are not on '{self.pool}'. Run again."
             )
-        memory = _Memory()
+        memory, places = _Memory(), self._places(group, "decode")
         for past in pasts:
             held = [self._groups[piece.group].values[past] for piece in pieces]
-            memory.values[past] = gather(self._states[past], held, pieces, capacity)
+            place = places.get(past)
+            is_ours = place is None and not self._sharing.is_foreign(held[0])
+            memory.values[past] = gather(
+                self._states[past], held, pieces, capacity, may_keep=is_ours, place=place
+            )
         self._groups[group] = memory
 
     def holds(self, group: int, pasts: Collection[str]) -> bool:
@@ -177,7 +199,7 @@ class Executor:
         stage = memory.bound.get((phase, index))
         try:
             if stage is None:
-                stage = memory.bound[phase, index] = self._bind(memory, phase, index)
+                stage = memory.bound[phase, index] = self._bind(memory, group, phase, index)
             if stage.run(memory.values, memory.version):
                 memory.version += 1
         except FAILURES as error:
@@ -207,6 +229,10 @@ class Executor:
         """Whether there is anything to run for a stage."""
         return (phase, index) in self._sessions
 
+    def is_shared(self, value: OrtValue) -> bool:
+        """Whether a tensor lies where other executors can read it."""
+        return self._sharing.is_shared(value)
+
     def commit(self, group: int, pasts: Collection[str]) -> None:
         """End a step: what was present becomes past."""
         memory = self._groups[group]
@@ -229,7 +255,17 @@ class Executor:
         """The micro-batches that are here."""
         return iter(tuple(self._groups))
 
-    def _bind(self, memory: _Memory, phase: Phase, index: int) -> BoundStage:
+    def _places(self, group: int, phase: Phase) -> dict[str, Place]:
+        """Where states of a micro-batch should lie that others read: those lent, and those handed over."""
+        lent = [hop for hop in self._wiring[phase].lent if hop.source == self.pool]
+        names = {name for hop in lent for name in hop.names}
+        if phase == "prefill":
+            after = self._wiring["decode"].keepers
+            names.update(past for past, keeper in after.items() if keeper != self.pool)
+        place = partial(self._sharing.tensor, group)
+        return dict.fromkeys(names, place)
+
+    def _bind(self, memory: _Memory, group: int, phase: Phase, index: int) -> BoundStage:
         wiring = self._wiring[phase]
         written = self.ports(phase, index).outputs
         states = [state for state in self._states.values() if state.present in written]
@@ -238,10 +274,17 @@ class Executor:
         presents = {state.present for state in states}
         others = {name for name in written if name not in presents}
         steady = {name for name in others if wiring.is_steady(written[name])}
-        repeatable = all(state.axis is not None and state.shape[state.axis] == "capacity" for state in states)
+        repeatable = all(state.present not in aliased or _is_by_position(state) for state in states)
         observed = others - steady if repeatable else set()
-        return BoundStage(self._sessions[phase, index], aliased, steady, observed)
+        leaving = {name for hop in wiring.hops[index] for name in hop.names}
+        place = partial(self._sharing.tensor, group)
+        return BoundStage(self._sessions[phase, index], aliased, steady, observed, leaving, place)
 
     def _token_ids(self, memory: _Memory) -> set[int]:
         held = [memory.values[name] for name in self._tokens if name in memory.values]
         return {int(token) for value in held for token in value.numpy().ravel()}
+
+
+def _is_by_position(state: StateRef) -> bool:
+    """Whether a step writes a state in place where its tokens belong: it may be taken again."""
+    return state.axis is not None and state.shape[state.axis] == "capacity"

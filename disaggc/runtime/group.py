@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.feeds import Feeder, Lengths
 from disaggc.runtime.messages import Address, Message
 from disaggc.runtime.program import Program
+from disaggc.runtime.routine import TRIES, Habit, moved
 from disaggc.runtime.tensors import Array, LastRows
 from disaggc.runtime.wiring import Wiring
 
@@ -42,6 +43,12 @@ class Group:
         is_going: Whether the step was started.
         gave_way: Whether its next stage could run, and lets other micro-batches go first.
         left: Steps that the lead may still take.
+        known: The tensors that arrived last, by index.
+        routine: For each stage of the program how it is run without looking anything up, if it can be.
+        unsteady: Names that mean another tensor in each step.
+        before: What was here a step ago, while routine is looked for.
+        tries: Steps in which it still is.
+        chances: How often it may be looked for anew.
     """
 
     number: int
@@ -67,12 +74,38 @@ class Group:
     early: list[tuple[Address, Message]] = field(default_factory=list)
     chosen: list[Array] = field(default_factory=list)
     logits: list[Array] = field(default_factory=list)
+    known: dict[int, Sequence[OrtValue]] = field(default_factory=dict)
+    routine: tuple[Habit | None, ...] = ()
+    unsteady: frozenset[str] = frozenset()
+    before: Mapping[str, OrtValue] | None = None
+    tries: int = 0
+    chances: int = 8
 
     @property
     def lengths(self) -> Lengths:
         """How far its requests are."""
         each = self.cached if self.is_ragged else None
         return Lengths(len(self.cached), int(self.cached.max()), self.new, each)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether all states that are kept here stay where they are."""
+        return self.wiring.aliased.issuperset(self.program.kept)
+
+    def learn(self, held: Mapping[str, OrtValue]) -> bool:
+        """After a step, look at what moved in it; whether there is anything to compare with."""
+        before, self.before = self.before, held
+        if before is None:
+            return False
+        self.unsteady = frozenset(moved(before, held))
+        self.tries -= 1
+        return True
+
+    def unlearn(self) -> None:
+        """Something moved that was not expected to: look again, some times."""
+        self.routine, self.before = (), None
+        self.chances -= 1
+        self.tries = TRIES if self.chances > 0 else 0
 
     def end_step(self) -> None:
         """Get ready for the next one."""

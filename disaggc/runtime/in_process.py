@@ -7,10 +7,9 @@ out among themselves by messages (see ``actor``) is written down here in order.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,30 +17,20 @@ from disaggc.errors import DisaggcError
 from disaggc.plans import Plan
 from disaggc.runtime.commands import Carried, Close, Failed, Form, More, Prefill, Reported
 from disaggc.runtime.engine import OrtValue
-from disaggc.runtime.executor import Executor, Tally
+from disaggc.runtime.executor import Executor
 from disaggc.runtime.failures import FAILURES
 from disaggc.runtime.feeds import Feeder, Lengths
 from disaggc.runtime.memory import out_of_memory
 from disaggc.runtime.messages import Address
 from disaggc.runtime.ports import ports_of, wirings
 from disaggc.runtime.reports import Traffic, report_of
+from disaggc.runtime.routine import TRIES, Habit, habit, moved
 from disaggc.runtime.sessions import Opener
 from disaggc.runtime.states import Piece
 from disaggc.runtime.tensors import Array, LastRows, nbytes, same
 from disaggc.runtime.threads import threads_in_effect
 from disaggc.runtime.transport import Event, Order, Result
 from disaggc.runtime.wiring import Hop, Phase, Wiring
-
-_TRIES = 4
-"""Steps after which tensors that still change will go on doing so."""
-
-
-class _Turn(NamedTuple):
-    """One stage that finds all its tensors where they were."""
-
-    execute: Callable[[], None]
-    tally: Tally
-    stage: int
 
 
 @dataclass(slots=True)
@@ -67,7 +56,7 @@ class _Group:
     step: int = 0
     rows: LastRows = field(default_factory=LastRows)
     sent: dict[tuple[int, str], tuple[tuple[OrtValue, ...], int]] = field(default_factory=dict)
-    routine: tuple[_Turn, ...] = ()
+    routine: tuple[Habit, ...] = ()
     repeated: int = 0
 
     @property
@@ -229,7 +218,7 @@ class InProcess:
 
     def _take_all(self, group: _Group) -> None:
         """One step, looking up every tensor; stages whose tensors stay will be routine in the next."""
-        tries = 1 < group.step <= _TRIES and not self._traced  # outputs settle in the second
+        tries = 1 < group.step <= TRIES and not self._traced  # outputs settle in the second
         before = _held(group) if tries else {}
         self._feed(group)
         for index, hop in enumerate(group.wiring.lent):
@@ -269,9 +258,10 @@ class InProcess:
         group.repeated += 1
         start = perf_counter_ns()
         try:
-            for execute, tally, _ in routine:
-                execute()
+            for one in routine:
+                one.execute()
                 end = perf_counter_ns()
+                tally = one.tally
                 tally.calls += 1
                 tally.nanoseconds += end - start
                 start = end
@@ -326,7 +316,7 @@ def _held(group: _Group) -> dict[str, dict[str, OrtValue]]:
     return {pool: group.executors[pool].held(group.number) for pool in group.wiring.pools}
 
 
-def _routine(group: _Group, before: Mapping[str, Mapping[str, OrtValue]]) -> tuple[_Turn, ...]:
+def _routine(group: _Group, before: Mapping[str, Mapping[str, OrtValue]]) -> tuple[Habit, ...]:
     """The stages after the last one that writes or reads a tensor that a step puts in another's place.
 
     Args:
@@ -335,21 +325,18 @@ def _routine(group: _Group, before: Mapping[str, Mapping[str, OrtValue]]) -> tup
     """
     if not group.wiring.aliased.issuperset(group.wiring.keepers):
         return ()
-    moved = {
-        pool: {name for name, value in held.items() if before[pool].get(name) is not value}
-        for pool, held in _held(group).items()
-    }
-    turns: list[_Turn] = []
+    unsteady = {pool: moved(before[pool], held) for pool, held in _held(group).items()}
+    habits: list[Habit] = []
     for index, stage in enumerate(group.wiring.stages):
         executor = group.executors[stage.pool]
         if not executor.runs(group.phase, index):
             continue
-        execute = executor.settled(group.number, group.phase, index)
-        if execute is None or not moved[stage.pool].isdisjoint(executor.ports(group.phase, index).inputs):
-            turns.clear()
+        found = habit(executor, group.number, group.phase, index, unsteady[stage.pool])
+        if found is None:
+            habits.clear()
         else:
-            turns.append(_Turn(execute, executor.tallies[group.phase, index], index))
-    return tuple(turns)
+            habits.append(found)
+    return tuple(habits)
 
 
 def _failed(group: int, error: DisaggcError | MemoryError) -> Failed:

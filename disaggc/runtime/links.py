@@ -1,4 +1,7 @@
-"""Messages between processes: over the rings of the arena, with bells for those that sleep."""
+"""Messages between processes: over the rings of the arena, with bells for those that sleep.
+
+What tensors hold does not go through a ring: each executor has a heap that all others see (see ``outbox``).
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,24 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter_ns
 
 from disaggc.errors import ExecutorError
 from disaggc.runtime.arena import Layout
 from disaggc.runtime.bell import Bell
-from disaggc.runtime.framing import Packer, Unpacker, group_of
+from disaggc.runtime.framing import HEADER, Packer, Unpacker, brief, group_of
+from disaggc.runtime.heap import Heap
 from disaggc.runtime.memory import NoRoomError
-from disaggc.runtime.messages import DRIVER, Address, Message
+from disaggc.runtime.messages import DRIVER, Address, Kind, Message
+from disaggc.runtime.outbox import Outbox
 from disaggc.runtime.ring import Ring
 from disaggc.runtime.tensors import Array
 
 _REST = struct.Struct("<Q")
 """In front of each record: how many bytes of the message are still to come."""
+_BRIEF = struct.Struct(f"<Q{HEADER}")
+"""A message that is nothing but its header."""
 _STALL_S = 100e-6
 
 
@@ -37,6 +45,11 @@ class _Way:
     filled: int = 0
     is_skipping: bool = False
 
+    @property
+    def is_between(self) -> bool:
+        """Whether the next record begins a message."""
+        return self.message is None and not self.is_skipping
+
 
 class Links:
     """One process's ends of its rings."""
@@ -49,6 +62,7 @@ class Links:
         bells: Mapping[Address, Bell],
         reuse: Callable[[int, int], bool],
         stalled: Callable[[], None],
+        heap_bytes: int | None = None,
     ) -> None:
         """Look at the rings.
 
@@ -59,15 +73,23 @@ class Links:
             bells: Everybody's.
             reuse: Whether the tensors of the step before may be overwritten, by group and step.
             stalled: Called again and again while a ring is full; may raise ``EpochOverError``.
+            heap_bytes: What tensors that others read may take; as much as there is if left out.
         """
         self._own = own
         self._stalled = stalled
         self._bells = bells
         self._signs = {address: layout.signs(memory, address) for address in (DRIVER, *layout.addresses)}
+        heaps = {address: layout.heap(memory, address) for address in layout.addresses}
+        others = [heap for address, heap in heaps.items() if address != own]
+        self.outbox = Outbox(Heap(heaps[own], heap_bytes), others) if own in heaps else None
         ways = {
-            pair: _Way(layout.ring(memory, *pair), Packer(), Unpacker(reuse))
-            for pair in layout.pairs
-            if own in pair
+            (source, target): _Way(
+                layout.ring(memory, source, target),
+                Packer(target, self.outbox if target in heaps else None),
+                Unpacker(reuse, heaps.get(source)),
+            )
+            for source, target in layout.pairs
+            if own in (source, target)
         }
         self._out = {target: way for (source, target), way in ways.items() if source == own}
         self._in = tuple((source, way) for (source, target), way in ways.items() if target == own)
@@ -91,6 +113,27 @@ class Links:
             self._send_in_pieces(target, way, message, size)
         self._bells[target].ring(self._signs[target])
 
+    def again(self, target: Address, message: Message) -> Callable[[int], None]:
+        """What sends a message that was sent, with another step; its tensors may hold something else by now.
+
+        Args:
+            target: Whom it was sent to.
+            message: As it was.
+        """
+        way = self._out[target]
+        if not way.packer.is_brief(message):
+            return lambda step: self.send(target, replace(message, step=step))
+        kind, count, group, _, index, length, _ = brief(message)
+        post, bell, signs = way.ring.post, self._bells[target], self._signs[target]
+
+        def send(step: int) -> None:
+            if post(_BRIEF, 0, kind, count, group, step, index, length, perf_counter_ns()):
+                bell.ring(signs)
+            else:
+                self.send(target, replace(message, step=step))
+
+        return send
+
     def poll(self) -> Iterator[tuple[Address, Message]]:
         """The messages that have arrived, those of one sender in order, whatever is sent meanwhile.
 
@@ -113,20 +156,33 @@ class Links:
         """A micro-batch is over."""
         for way in self._out.values():
             way.packer.forget(group)
-        for _, way in self._in:
-            way.unpacker.forget(group)
+        for source, way in self._in:
+            if way.unpacker.forget(group):
+                self.send(source, Message(Kind.RELEASED, group, 0, 0, ()))
+        if self.outbox is not None:
+            self.outbox.end(group)
+
+    def forget_all(self) -> None:
+        """All micro-batches are over, and nobody is told; what others still read stays until ``restart``."""
+        for way in self._ways():
+            way.packer.forget_all()
+            way.unpacker.forget_all()
+        if self.outbox is not None:
+            self.outbox.forget_all()
 
     def restart(self) -> None:
-        """Begin anew, after the rings were cleared."""
+        """Begin anew, after the rings were cleared; nobody reads anything any more."""
+        if self.outbox is not None:
+            self.outbox.clear()
         self._early.clear()
         self._refused.clear()
-        for way in (*self._out.values(), *(way for _, way in self._in)):
+        for way in self._ways():
             way.ring.restart()
             way.message, way.is_skipping = None, False
 
     def clear(self) -> None:
         """Empty this end's rings; nobody may use them meanwhile."""
-        for way in (*self._out.values(), *(way for _, way in self._in)):
+        for way in self._ways():
             way.ring.clear()
         self.restart()
 
@@ -143,12 +199,18 @@ class Links:
         return room
 
     def _arrived(self) -> tuple[Address, Message] | None:
-        """The next message in the rings."""
+        """The next message in the rings; those that say what is read no more are dealt with here."""
         for source, way in self._in:
-            message = _next(way)
-            if message is not None:
-                return source, message
+            while (message := _next(way)) is not None:
+                if message.kind is not Kind.RELEASED:
+                    return source, message
+                assert self.outbox is not None
+                self.outbox.released(message.group, source)
         return None
+
+    def _ways(self) -> Iterator[_Way]:
+        yield from self._out.values()
+        yield from (way for _, way in self._in)
 
     def _send_in_pieces(self, target: Address, way: _Way, message: Message, size: int) -> None:
         whole = memoryview(bytearray(size))
@@ -166,6 +228,11 @@ class Links:
 def _next(way: _Way) -> Message | None:
     """The next whole message on its way, if it is here."""
     while (record := way.ring.peek()) is not None:
+        if len(record) == _BRIEF.size and way.is_between:
+            rest, *header = _BRIEF.unpack_from(record)
+            if not rest and (message := way.unpacker.again(*header)) is not None:
+                way.ring.release()
+                return message
         (rest,) = _REST.unpack_from(record)
         try:
             message = _assemble(way, record[_REST.size :], rest)

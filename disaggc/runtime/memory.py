@@ -1,7 +1,8 @@
 """Memory that an executor may take, and what is said when there is no more.
 
 The limit is the kernel's on private memory that is written (RLIMIT_DATA): caches, activations, the
-interpreter. Weights are mapped from their files and shared memory is shared; neither counts.
+interpreter. What lies in shared memory for others to read is bounded apart, and is part of the limit.
+Weights are mapped from their files, and do not count.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ CURE = (
     "executors more memory (--memory-limit, or a larger machine)."
 )
 
+_SHARED_PART = 8
 _M_MMAP_THRESHOLD = -3
 _LARGE_BYTES = 1 << 18
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -75,8 +77,17 @@ def check_bound(memory_bytes: int) -> None:
         raise JobError("--memory-limit needs Linux, which limits what a process writes. Run without it.")
 
 
-def bound(memory_bytes: int) -> None:
+def shared_part(memory_bytes: int) -> int | None:
+    """Of a limit, what may lie in shared memory; None for no limit."""
+    return memory_bytes // _SHARED_PART if memory_bytes else None
+
+
+def bound(memory_bytes: int, shared_bytes: int = 0) -> None:
     """Let this process allocate no more than this; 0 for no limit.
+
+    Args:
+        memory_bytes: The limit.
+        shared_bytes: Part of it that the process may have in shared memory.
 
     Raises:
         JobError: It has more already, or the system keeps no such limit.
@@ -92,7 +103,8 @@ def bound(memory_bytes: int) -> None:
         )
     import resource  # absent on systems that were refused above
 
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    private_bytes = max(already, memory_bytes - shared_bytes)
+    resource.setrlimit(resource.RLIMIT_DATA, (private_bytes, private_bytes))
     _give_back_at_once()
 
 

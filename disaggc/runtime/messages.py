@@ -37,6 +37,8 @@ class Kind(IntEnum):
     """States handed over at the end of prefill, in the order of the plan's."""
     RESULT = 4
     """To the driver: tokens [rows, steps], then logits [rows, steps, vocabulary] where they are kept."""
+    RELEASED = 5
+    """To whoever sent tensors of a micro-batch: what lies there of it is read here no more."""
 
 
 @dataclass(slots=True)

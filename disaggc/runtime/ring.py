@@ -6,7 +6,9 @@ A record never wraps: where it does not fit before the end, a mark sends the rea
 
 from __future__ import annotations
 
+import struct
 import threading
+from collections.abc import Sequence
 
 from disaggc.runtime.tensors import Array
 
@@ -68,6 +70,29 @@ class Ring:
         """Let the reader see what was reserved and filled."""
         fence()
         self._counters[_WRITTEN] = self._position
+
+    def post(self, fields: struct.Struct, *values: int) -> bool:
+        """Write a record of whole words and let the reader see it; False if it is full.
+
+        The same as ``reserve``, filling and ``publish``, for what is sent all the time.
+        """
+        position, offset, end = self._position, self._position % self._size, _PREFIX + fields.size
+        if offset + end > self._size or position + end - self._counters[_READ] > self._size:
+            return self._post_anew(fields, values)
+        self._words[offset // 8] = fields.size
+        fields.pack_into(self._data, offset + _PREFIX, *values)
+        with _lock:  # see ``fence``
+            pass
+        self._position = self._counters[_WRITTEN] = position + end
+        return True
+
+    def _post_anew(self, fields: struct.Struct, values: Sequence[int]) -> bool:
+        room = self.reserve(fields.size)
+        if room is None:
+            return False
+        fields.pack_into(room, 0, *values)
+        self.publish()
+        return True
 
     def has_record(self) -> bool:
         """Whether there is something to read."""

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 
+import numpy as np
+
 from disaggc.runtime.engine import OrtValue, Session, executing
 from disaggc.runtime.failures import FAILURES
+from disaggc.runtime.tensors import view
 
 Values = MutableMapping[str, OrtValue]
+
+
+def _nowhere(_shape: Sequence[int], _number: int) -> None:
+    """There is no place that others can read."""
 
 
 class BoundStage:
@@ -17,6 +24,8 @@ class BoundStage:
     two steps keeps its buffer from then on, so whoever reads it keeps its binding, too. Few graphs
     declare which shapes stay; where one that was not declared changes after all, onnxruntime refuses
     the buffer, and the step is taken again with buffers of its own.
+
+    An output that leaves for other executors is written where they read it, if there is such a place.
     """
 
     def __init__(
@@ -25,6 +34,8 @@ class BoundStage:
         buffers: Mapping[str, OrtValue],
         steady: Collection[str],
         observed: Collection[str] = (),
+        leaving: Collection[str] = (),
+        place: Callable[[Sequence[int], int], OrtValue | None] = _nowhere,
     ) -> None:
         """Bind what never changes.
 
@@ -35,6 +46,8 @@ class BoundStage:
                 same in every step and nobody reads them in the next one.
             observed: Outputs that may keep one buffer as long as their shape happens to stay. The
                 stage must do the same when it is run twice for a step.
+            leaving: Outputs that others read.
+            place: Gives a tensor of a shape and an element type's number where they can read it.
         """
         self._binding = session.io_binding()
         self._execute = executing(session, self._binding)
@@ -45,6 +58,8 @@ class BoundStage:
         self._moving = tuple((i, name) for i, name in enumerate(self._names) if name not in buffers)
         self._steady = frozenset(steady) | frozenset(observed)
         self._observed = frozenset(observed)
+        self._leaving = frozenset(leaving)
+        self._place = place
         self._settled: frozenset[str] = frozenset()
         self._shapes: dict[str, Sequence[int]] = {}
         for name in self._names:
@@ -109,7 +124,18 @@ class BoundStage:
             self._moving = tuple((i, name) for i, name in self._moving if name not in settled)
             self._settled = self._observed & settled
             self._steady = frozenset()
+            for name in self._leaving & settled:
+                self._share(name, values)
         self._shapes = shapes
+
+    def _share(self, name: str, values: Values) -> None:
+        """Let an output be written where others read it, from now on; what it holds is brought there."""
+        value = values[name]
+        placed = self._place(value.shape(), value.element_type())
+        if placed is not None:
+            np.copyto(view(placed), view(value))
+            self._binding.bind_ortvalue_output(name, placed)
+            values[name] = placed
 
     def _unsettle(self) -> None:
         """What was observed does not hold: let onnxruntime allocate these outputs in every step."""

@@ -7,7 +7,7 @@ asks nothing of the model's graph, and so is right for every exporter's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -17,7 +17,7 @@ from disaggc.errors import OutOfMemoryError, PlanError
 from disaggc.plans import StateRef
 from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.memory import no_memory
-from disaggc.runtime.tensors import Array, as_type, container, view, zeros
+from disaggc.runtime.tensors import Array, as_type, container, number_of, view, zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +29,34 @@ class Piece:
     cached: tuple[int, ...]
 
 
-def initial(state: StateRef, extents: Mapping[str, int]) -> OrtValue:
+Place = Callable[[Sequence[int], int], OrtValue | None]
+"""Gives zeros, of a shape and an element type's number, where others can read them; None without room."""
+
+
+def initial(state: StateRef, extents: Mapping[str, int], place: Place | None = None) -> OrtValue:
     """The state of requests without tokens: empty if it grows, zeros if it has a fixed size.
 
     Args:
         state: The state.
         extents: What 'batch' and 'capacity' stand for.
+        place: Where it should lie; in this process's own memory if left out, or where there is no room.
 
     Raises:
         PlanError: Its shape uses a word that means nothing here.
         OutOfMemoryError: There is no memory for it.
     """
-    shape = _resolve(state, {**extents, "cached": 0, "total": 0})
-    try:
-        return zeros(shape, state.dtype)
-    except MemoryError as error:
-        raise _no_memory(state, shape) from error
+    return _zeros(state, _resolve(state, {**extents, "cached": 0, "total": 0}), place)
 
 
-def gather(state: StateRef, held: Sequence[OrtValue], pieces: Sequence[Piece], capacity: int) -> OrtValue:
+def gather(
+    state: StateRef,
+    held: Sequence[OrtValue],
+    pieces: Sequence[Piece],
+    capacity: int,
+    *,
+    may_keep: bool = True,
+    place: Place | None = None,
+) -> OrtValue:
     """The state of a micro-batch that is made of rows of others.
 
     Args:
@@ -55,6 +64,8 @@ def gather(state: StateRef, held: Sequence[OrtValue], pieces: Sequence[Piece], c
         held: The tensor of each piece's micro-batch; it may hold just the tokens that it has.
         pieces: Which rows of each.
         capacity: Tokens that a state of fixed buffer must hold.
+        may_keep: Whether the tensor of one piece may be taken as it is, where nothing of it changes.
+        place: See ``initial``.
 
     Raises:
         PlanError: Its shape uses a word that means nothing here, or has no place for requests.
@@ -66,21 +77,19 @@ def gather(state: StateRef, held: Sequence[OrtValue], pieces: Sequence[Piece], c
     else:
         shape = [*held[0].shape()]
         shape[batch_axis(state)] = rows
-    if len(held) == 1 and list(held[0].shape()) == shape and pieces[0].rows == tuple(range(rows)):
+    whole = len(held) == 1 and list(held[0].shape()) == shape and pieces[0].rows == tuple(range(rows))
+    if whole and may_keep:
         return held[0]
-    try:
-        array = np.zeros(shape, container(state.dtype))
-    except MemoryError as error:
-        raise _no_memory(state, shape) from error
-    target = 0
+    found = _zeros(state, shape, place)
+    array, target = view(found), 0
     for value, piece in zip(held, pieces, strict=True):
         _copy_rows(state, view(value), piece, array, target)
         target += len(piece.rows)
-    return as_type(array, held[0].element_type())
+    return found
 
 
 def trimmed(state: StateRef, value: OrtValue, tokens: int) -> OrtValue:
-    """A state without the part of its buffer that ``tokens`` tokens have not filled: what has to move."""
+    """A state without the part of its buffer that ``tokens`` tokens have not filled: what is to be sent."""
     if not _is_buffer(state) or state.axis is None:
         return value
     array = view(value)[(*[slice(None)] * state.axis, slice(tokens))]
@@ -124,6 +133,17 @@ def _copy_rows(state: StateRef, source: Array, piece: Piece, target: Array, firs
         if _is_buffer(state) and state.axis is not None:
             there[state.axis] = here[state.axis] = slice(tokens)
         target[tuple(here)] = source[tuple(there)]
+
+
+def _zeros(state: StateRef, shape: Sequence[int], place: Place | None) -> OrtValue:
+    """Zeros where others can read them, if they are to and there is room; else in memory of our own."""
+    placed = place(shape, number_of(state.dtype)) if place is not None else None
+    if placed is not None:
+        return placed
+    try:
+        return zeros(shape, state.dtype)
+    except MemoryError as error:
+        raise _no_memory(state, shape) from error
 
 
 def _no_memory(state: StateRef, shape: Sequence[int]) -> OutOfMemoryError:

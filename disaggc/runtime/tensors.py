@@ -78,6 +78,11 @@ def as_type(array: Array, number: int) -> OrtValue:
     return OrtValue.ortvalue_from_numpy_with_onnx_type(array, number)
 
 
+def over(memory: Array, shape: Sequence[int], number: int) -> OrtValue:
+    """The tensor over bytes of memory [nbytes], of the element type with this number in onnx.proto."""
+    return as_type(memory.view(_BY_NUMBER[number]).reshape(shape), number)
+
+
 def blank(shape: Sequence[int], number: int) -> tuple[Array, OrtValue]:
     """A tensor to be filled, as an array and as what onnxruntime reads, over one memory."""
     array = np.empty(shape, _BY_NUMBER[number])
@@ -120,6 +125,21 @@ class LastRows:
         if self._rows.dtype == np.uint16:  # bfloat16: the upper half of a float32
             return (self._rows.astype(np.uint32) << 16).view(np.float32)
         return self._rows.astype(np.float32)
+
+
+def nbytes_of(shape: Sequence[int], number: int) -> int:
+    """Bytes of a tensor of a shape and of the element type with this number in onnx.proto."""
+    return prod(shape) * np.dtype(_BY_NUMBER[number]).itemsize
+
+
+def number_of(dtype: str) -> int:
+    """The number in onnx.proto of an element type.
+
+    Raises:
+        PlanError: No such element type can be fed or kept.
+    """
+    container(dtype)
+    return _CONTAINERS[dtype][1]
 
 
 def nbytes(value: OrtValue) -> int:

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter_ns
@@ -47,8 +47,9 @@ from disaggc.runtime.commands import (
 from disaggc.runtime.executor import Executor
 from disaggc.runtime.handles import Handles, addresses_of
 from disaggc.runtime.links import EpochOverError, Links
-from disaggc.runtime.memory import NO_MEMORY, NoRoomError, bound
+from disaggc.runtime.memory import NO_MEMORY, NoRoomError, bound, shared_part
 from disaggc.runtime.messages import DRIVER, Address, Message
+from disaggc.runtime.outbox import Sharing
 from disaggc.runtime.patience import Patience
 from disaggc.runtime.ring import fence
 from disaggc.runtime.sessions import StageOpener
@@ -91,8 +92,14 @@ class Exchange(Protocol):
     def poll(self) -> Iterator[tuple[Address, Message]]:
         """The messages that have arrived, those of one sender in order."""
 
+    def again(self, target: Address, message: Message) -> Callable[[int], None]:
+        """What sends a message that was sent, with another step."""
+
     def forget(self, group: int) -> None:
         """A micro-batch is over."""
+
+    def forget_all(self) -> None:
+        """All are, and nobody need be told."""
 
 
 class Worker(ABC):
@@ -102,7 +109,15 @@ class Worker(ABC):
     them: see ``LocalWorker``, and ``cluster.node`` for other machines.
     """
 
-    def __init__(self, channel: Channel, order: Open, links: Exchange, signs: Signs) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        order: Open,
+        links: Exchange,
+        signs: Signs,
+        sharing: Sharing,
+        shared_bytes: int = 0,
+    ) -> None:
         """Open the stages, and say so.
 
         Args:
@@ -110,6 +125,8 @@ class Worker(ABC):
             order: Its first command.
             links: To all others.
             signs: Where this process shows what it does.
+            sharing: Where tensors may lie that others read.
+            shared_bytes: What they may take there, where memory is limited.
 
         Raises:
             ClosedError: The driver is gone.
@@ -123,10 +140,10 @@ class Worker(ABC):
         self._is_stopped = False
         self._is_paused = False
         self._epoch = 0
-        bound(order.memory_bytes)
+        bound(order.memory_bytes, shared_bytes)
         plan = parse_plan(order.plan.encode(), "the driver's plan")
         own = Address(order.pool, order.instance)
-        executor = Executor(own.pool, plan, _opener(plan, order), order.traced)
+        executor = Executor(own.pool, plan, _opener(plan, order), order.traced, sharing)
         self._actor = Actor(own, plan, executor, self)
         self._actor.now = self._now
         self._actor.carried = [] if order.traced else None
@@ -137,6 +154,10 @@ class Worker(ABC):
     def send(self, target: Address, message: Message) -> None:
         """Bring a message to another executor or the driver."""
         self._links.send(target, message)
+
+    def again(self, target: Address, message: Message) -> Callable[[int], None]:
+        """What sends a message that was sent, with another step."""
+        return self._links.again(target, message)
 
     def tell(self, command: Failed) -> None:
         """Tell the driver of a failure."""
@@ -245,6 +266,7 @@ class Worker(ABC):
 
     def _reset(self, command: Reset) -> None:
         """Forget everything, and do nothing until told to go on."""
+        self._links.forget_all()
         self._actor.reset()
         self._epoch = command.epoch
         self._is_paused = True
@@ -280,9 +302,12 @@ class LocalWorker(Worker):
         self._patience = Patience(order.spin_us * 1000)
         self._driver = layout.signs(memory, DRIVER)
         self._bell = Bell(handles.own_bell, bells[own].writing)
-        self._rings = Links(own, layout, memory, bells, self._is_current, self._stalled)
+        shared = shared_part(order.memory_bytes)
+        self._rings = Links(own, layout, memory, bells, self._is_current, self._stalled, shared)
         epoch = self._driver[EPOCH]
-        super().__init__(channel, order, self._rings, layout.signs(memory, own))
+        outbox, signs = self._rings.outbox, layout.signs(memory, own)
+        assert outbox is not None
+        super().__init__(channel, order, self._rings, signs, outbox, shared or 0)
         self._epoch = epoch
 
     def _is_told(self) -> bool:

@@ -2,7 +2,8 @@
 
 import random
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,9 @@ class Mailbox:
         tensors = [as_type(view(value).copy(), value.element_type()) for value in message.tensors]
         copied = Message(message.kind, message.group, message.step, message.index, tensors)
         self._posts[self._own, target].append(copied)
+
+    def again(self, target: Address, message: Message) -> Callable[[int], None]:
+        return lambda step: self.send(target, replace(message, step=step))
 
     def tell(self, command: Failed) -> None:
         self._events.append(command)

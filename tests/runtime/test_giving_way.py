@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -66,6 +67,9 @@ class Deaf:
     def send(self, target: Address, message: Message) -> None:
         assert target is not None
         self.sent.append(message)
+
+    def again(self, target: Address, message: Message) -> Callable[[int], None]:
+        return lambda _: self.send(target, message)
 
     def tell(self, command: Failed) -> None:
         self.told.append(command)

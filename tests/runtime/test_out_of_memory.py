@@ -161,7 +161,7 @@ def links():
     layout = Layout((A, B))
     memory = attach(create(layout), layout)
     bells = {address: Bell.create() for address in (DRIVER, A, B)}
-    return [Links(own, layout, memory, bells, lambda group, step: False, lambda: None) for own in (A, B)]
+    return [Links(own, layout, memory, bells, lambda group, step: False, lambda: None, 0) for own in (A, B)]
 
 a, b = {"sockets": sockets, "links": links}[sys.argv[1]]()
 big = Message(Kind.STATES, 7, 0, 0, (wrap(np.ones(64 << 20, np.uint8)),))
@@ -190,7 +190,7 @@ print(*seen)
     ("kind", "mib"), [("sockets", 50), ("sockets", 100), ("links", 124)], ids=["bytes", "tensors", "links"]
 )
 def test_a_message_that_there_is_no_room_for_is_skipped_and_told(kind: str, mib: int) -> None:
-    """It takes 64 MiB as bytes and as much as tensors; the sender on a ring makes a copy of its own, too."""
+    """It takes 64 MiB as bytes and as much as tensors; the sender on a ring without a heap copies it, too."""
     assert _output(MESSAGES, kind, str(mib)).split() == ["8", "-7", "-7", "8"]
 
 

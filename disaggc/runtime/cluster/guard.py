@@ -103,7 +103,7 @@ class Guard:
             self._lifeline = -1
 
     def _start(self, secret: str, own: Address) -> Started:
-        layout = Layout((own,))
+        layout = Layout((own,), heap_bytes=0)
         board = create(layout)
         reading, writing = os.pipe()
         with socket.create_server((self._host, 0), backlog=_WAITING) as listening:

@@ -33,6 +33,7 @@ from disaggc.runtime.links import EpochOverError
 from disaggc.runtime.memory import NO_MEMORY
 from disaggc.runtime.messages import DRIVER, Address
 from disaggc.runtime.model_file import check_model
+from disaggc.runtime.outbox import Apart
 from disaggc.runtime.worker import NAP_S, Worker, first
 
 ORPHANED_S = 120.0
@@ -90,7 +91,7 @@ class NodeWorker(Worker):
         order = first(channel)
         _check_folders(order)
         own = Address(handles.pool, handles.instance)
-        layout = Layout((own,))
+        layout = Layout((own,), heap_bytes=0)
         self._secret = handles.secret
         self._own = own
         self._listener = listener
@@ -99,7 +100,8 @@ class NodeWorker(Worker):
         self._sockets = Sockets(self._is_current, self._stalled)
         self._sockets.watch(channel.fileno())
         self._beaten = 0.0
-        super().__init__(channel, order, self._sockets, layout.signs(attach(handles.board, layout), own))
+        signs = layout.signs(attach(handles.board, layout), own)
+        super().__init__(channel, order, self._sockets, signs, Apart())
         self._is_paused = True
 
     # waiting -------------------------------------------------------------------------------------

@@ -70,6 +70,11 @@ class Sockets:
         if wire is not None and wire.is_open:
             wire.send(message, lambda: self._stall(wire))
 
+    def again(self, target: Address, message: Message) -> Callable[[int], None]:
+        """What sends a message that was sent, with another step."""
+        kind, group, index, tensors = message.kind, message.group, message.index, message.tensors
+        return lambda step: self.send(target, Message(kind, group, step, index, tensors))
+
     def poll(self) -> Iterator[tuple[Address, Message]]:
         """The messages that have arrived, those of one sender in order, whatever is sent meanwhile.
 
@@ -97,6 +102,11 @@ class Sockets:
         """A micro-batch is over."""
         for wire in self._wires.values():
             wire.forget(group)
+
+    def forget_all(self) -> None:
+        """All micro-batches are over."""
+        for wire in self._wires.values():
+            wire.forget_all()
 
     def descriptors(self) -> tuple[int, ...]:
         """All connections, to wait on."""

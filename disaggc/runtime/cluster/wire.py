@@ -85,6 +85,11 @@ class Wire:
         self._packer.forget(group)
         self._unpacker.forget(group)
 
+    def forget_all(self) -> None:
+        """All are."""
+        self._packer.forget_all()
+        self._unpacker.forget_all()
+
     def close(self) -> None:
         """Hang up."""
         self.is_open = False
