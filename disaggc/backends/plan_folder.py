@@ -15,8 +15,9 @@ import onnx
 
 from disaggc import __version__
 from disaggc.backends.cutting import cut
+from disaggc.backends.heads import Laid, Spans, with_head_in_pieces
 from disaggc.backends.machines import MACHINES, write_machines
-from disaggc.backends.onnxruntime import Part, write_subgraphs
+from disaggc.backends.onnxruntime import Part, subgraphs, write_models
 from disaggc.errors import OutputError
 from disaggc.frontends import sha256
 from disaggc.ir import Graph, Phase
@@ -27,11 +28,10 @@ from disaggc.placement.decide import Decision
 from disaggc.placement.frontier import frontier
 from disaggc.placement.moves import moves
 from disaggc.placement.objective import SubFleet
-from disaggc.placement.stages import Span, lay_out
+from disaggc.placement.stages import lay_out
 from disaggc.placement.wiring import phase_plan
 from disaggc.plans import FORMAT, VERSION, Formats, Goal, Job, ModelRef, PhasePlan, Plan, TierSpec, dump_plan
 
-Spans = Mapping[Phase, tuple[Span, ...]]
 OP_COLUMNS = ("phase", "node", "name", "op", "layer", "role", "pool", "stage", "flops", "bytes")
 
 
@@ -109,34 +109,35 @@ def write_plan(
         fleets: Parts of the fleet that were searched, the chosen one first.
     """
     spans = {phase: lay_out(graph, decision.request.pieces, decision.answer, phase) for phase in Phase}
-    phases, parts = _cut(source, graph, decision, spans)
-    files = write_subgraphs(source, graph.source, parts, folder, _types(graph, parts))
-    files["ops.csv"] = _write_ops(graph, decision, spans, folder)
+    laid = with_head_in_pieces(source, graph, decision, spans)
+    phases, models = _cut(laid, decision)
+    files = write_models(models, folder)
+    files["ops.csv"] = _write_ops(graph, decision, laid.spans, folder)
     arithmetic = (load.arithmetic for load in role_loads(decision))
     files[MACHINES] = write_machines(decision, arithmetic, folder)
     plan = _plan(job, tier, graph, decision, phases, dict(sorted(files.items())))
-    plan = replace(plan, fleets=blueprint.fleets(job.objective.name, fleets))
+    warnings = (*plan.warnings, *laid.warnings)
+    plan = replace(plan, fleets=blueprint.fleets(job.objective.name, fleets), warnings=warnings)
     (folder / "plan.json").write_bytes(dump_plan(plan))
     (folder / "model.path").write_text(f"{graph.source.parent.resolve()}\n", encoding="utf-8")
     return plan
 
 
-def _cut(
-    source: onnx.ModelProto, graph: Graph, decision: Decision, spans: Spans
-) -> tuple[dict[Phase, PhasePlan], list[Part]]:
-    """Both phases, and the subgraphs to write; equal cuts share theirs."""
-    same = spans[Phase.PREFILL] == spans[Phase.DECODE]
+def _cut(laid: Laid, decision: Decision) -> tuple[dict[Phase, PhasePlan], dict[str, onnx.ModelProto]]:
+    """Both phases, and the subgraphs by their paths; equal cuts share theirs."""
+    same = laid.spans[Phase.PREFILL] == laid.spans[Phase.DECODE]
     phases: dict[Phase, PhasePlan] = {}
-    parts: dict[str, Part] = {}
-    known = contents(graph)
-    for phase in Phase:
+    models: dict[str, onnx.ModelProto] = {}
+    graph, known = laid.graph, contents(laid.graph)
+    for phase, spans in laid.spans.items():
         prefix = "stage" if same else phase.value
-        paths = [f"subgraphs/{prefix}_{i:03d}.onnx" for i in range(len(spans[phase]))]
-        own = cut(source, graph, spans[phase], paths, known)
-        parts.update({part.path: part for part in own})
-        crossing = [(part.inputs, part.outputs) for part in own]
-        phases[phase] = phase_plan(graph, decision, spans[phase], crossing, paths, phase)
-    return phases, list(parts.values())
+        paths = [f"subgraphs/{prefix}_{i:03d}.onnx" for i in range(len(spans))]
+        parts = cut(laid.forms[phase], graph, spans, paths, known)
+        if not models.keys() >= set(paths):
+            models |= subgraphs(laid.forms[phase], graph.source, parts, _types(graph, parts))
+        crossing = [(part.inputs, part.outputs) for part in parts]
+        phases[phase] = phase_plan(graph, decision, spans, crossing, paths, phase)
+    return phases, models
 
 
 def _types(graph: Graph, parts: Sequence[Part]) -> dict[str, onnx.TypeProto]:

@@ -23,12 +23,14 @@ class Span:
     Attributes:
         place: Index of its pool among the answer's groups.
         segments: What it executes.
-        nodes: The same as node indices, ascending.
+        nodes: The same as node indices, in order of execution: ascending, but for pieces of a head.
+        pieces: Stages that its head is cut into, of which this is one.
     """
 
     place: int
     segments: tuple[Segment, ...]
     nodes: tuple[int, ...]
+    pieces: int = 1
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -86,15 +88,23 @@ def _sides_first(graph: Graph) -> list[Segment]:
 
 
 def span_times(pieces: Pieces, answer: Answer, span: Span, phase: Phase) -> Times:
-    """Seconds of one micro-batch (decode) or prompt (prefill) in a stage, part by part."""
+    """Seconds of one micro-batch (decode) or prompt (prefill) in a stage, part by part.
+
+    Pieces of a head take equal shares of what it takes.
+    """
     configuration = answer.configuration
     times = []
     for segment in span.segments:
         if segment.index in pieces.piece_of:
             piece = pieces.pieces[pieces.piece_of[segment.index]]
+            share = 1 / span.pieces if segment.role is Role.HEAD else 1.0
             if phase is Phase.DECODE:
-                times.append(configuration.pricing.decode_times(piece, span.place, configuration.batch))
+                found = configuration.pricing.decode_times(piece, span.place, configuration.batch)
             else:
-                times.append(configuration.pricing.prefill_times(piece, span.place))
-    sums = {name: np.asarray(sum(float(getattr(t, name)) for t in times)) for name in (*PARTS, "total")}
+                found = configuration.pricing.prefill_times(piece, span.place)
+            times.append((found, share))
+    sums = {
+        name: np.asarray(sum(float(getattr(found, name)) * share for found, share in times))
+        for name in (*PARTS, "total")
+    }
     return Times(**sums)

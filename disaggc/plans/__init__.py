@@ -55,6 +55,7 @@ from disaggc.plans.model import (
     StateRef,
     Transfer,
 )
+from disaggc.plans.pieces import head_pieces
 from disaggc.plans.trace import with_trace
 
 __all__ = [
@@ -104,6 +105,7 @@ __all__ = [
     "Transfer",
     "dump_job",
     "dump_plan",
+    "head_pieces",
     "is_fleet",
     "kept",
     "kind_words",

@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from disaggc.plans import Alternative, FleetOption, PhasePlan, Plan, Pool, Stage
+from disaggc.plans import Alternative, FleetOption, PhasePlan, Plan, Pool, Stage, head_pieces
 from disaggc.report.console import amount, figure, table, wrapped
 from disaggc.report.prose import paragraph
 from disaggc.report.sharding import sharding_lines
@@ -127,6 +127,7 @@ def _memory_table(pools: tuple[Pool, ...]) -> RenderableType:
 def _phase(phase: PhasePlan, title: str) -> Iterator[RenderableType]:
     """Stages; equal ones of many layers are one row."""
     groups: dict[tuple[object, ...], list[Stage]] = {}
+    pieces = head_pieces(phase.stages)
     for stage in phase.stages:
         key = (stage.pool, stage.roles, f"{stage.time_us:.3g}", stage.bottleneck, stage.launches)
         groups.setdefault(key, []).append(stage)
@@ -137,7 +138,7 @@ def _phase(phase: PhasePlan, title: str) -> Iterator[RenderableType]:
         rows.append(
             (
                 first.pool,
-                ", ".join(first.roles),
+                ", ".join(first.roles) + (" in pieces" if first.index in pieces else ""),
                 _layer_range(stages),
                 len(stages),
                 f"{first.time_us:,.1f}",

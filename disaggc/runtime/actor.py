@@ -137,7 +137,11 @@ class Actor:
         group = self._ready.popleft()
         if group.number in self._groups:
             try:
-                self._start(group)
+                if group.gave_way:
+                    group.gave_way = False
+                    self._advance(group)
+                else:
+                    self._start(group)
             except MemoryError as error:
                 self._fail(group.number, out_of_memory(error, "what goes between stages"))
         return True
@@ -285,7 +289,7 @@ class Actor:
         if message.kind is Kind.VALUES and group.known.get(message.index) is not message.tensors:
             self._take_in(group, message)
         group.arrived.add(message.index)
-        if group.is_going:
+        if group.is_going and not group.gave_way:
             self._advance(group)
 
     def _take_in(self, group: Group, message: Message) -> None:
@@ -338,7 +342,7 @@ class Actor:
         self._executor.receive(group.number, tuple(feeds), tuple(feeds.values()))
 
     def _advance(self, group: Group) -> None:
-        """Run stages until something is missing, or the step is over."""
+        """Run stages until something is missing, others may go first, or the step is over."""
         turns = group.program.turns
         while group.turn < len(turns):
             turn = turns[group.turn]
@@ -354,6 +358,10 @@ class Actor:
                 self._fail(group.number, error)
                 return
             group.turn += 1
+            if turn.gives_way:
+                group.gave_way = True
+                self._ready.append(group)
+                return
         if group.program.awaited <= group.arrived:
             self._finish(group)
 

@@ -41,6 +41,7 @@ class Group:
         tokens: Ids of those, where they are known here.
         turn: The stage of the program that is next.
         is_going: Whether the step was started.
+        gave_way: Whether its next stage could run, and lets other micro-batches go first.
         left: Steps that the lead may still take.
         known: The tensors that arrived last, by index.
         routine: For each stage of the program how it is run without looking anything up, if it can be.
@@ -65,6 +66,7 @@ class Group:
     step: int = 0
     turn: int = 0
     is_going: bool = False
+    gave_way: bool = False
     is_over: bool = False
     arrived: set[int] = field(default_factory=set)
     rows: LastRows = field(default_factory=LastRows)

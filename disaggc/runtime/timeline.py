@@ -7,12 +7,12 @@ plan's prediction (see ``virtual_clock``). Both begin at zero; their scales are 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from disaggc.errors import JobError
-from disaggc.plans import Plan, Stage, Transfer
+from disaggc.plans import Plan, Stage, Transfer, head_pieces
 from disaggc.runtime.results import RunResult
 from disaggc.runtime.virtual_clock import Predicted, busy_share, simulate
 
@@ -27,7 +27,7 @@ def write_timeline(plan: Plan, result: RunResult, path: Path) -> int:
         JobError: The file cannot be written.
     """
     predicted = simulate(plan, result.worked)
-    entries = [*_here(plan, result), *_there(result, predicted)]
+    entries = [*_here(plan, result), *_there(plan, result, predicted)]
     document = {
         "traceEvents": entries,
         "displayTimeUnit": "ms",
@@ -48,7 +48,7 @@ def write_timeline(plan: Plan, result: RunResult, path: Path) -> int:
 def _here(plan: Plan, result: RunResult) -> Iterator[Entry]:
     """Stages that ran and messages that travelled, each executor and each link on a line of its own."""
     yield _name(HERE, "here: what the executors did")
-    phases = {"prefill": plan.prefill, "decode": plan.decode}
+    phases, pieces = {"prefill": plan.prefill, "decode": plan.decode}, _pieces(plan)
     start = min((ran.start_ns for report in result.reports for ran in report.ran), default=0)
     start = min([start, *(c.sent_ns for report in result.reports for c in report.carried)])
     line = 0
@@ -57,9 +57,15 @@ def _here(plan: Plan, result: RunResult) -> Iterator[Entry]:
         yield _name(HERE, f"{report.pool}[{report.instance}]", line)
         for ran in report.ran:
             stage = phases[ran.phase].stages[ran.index]
+            piece = pieces[ran.phase].get(ran.index, "")
             args = {"micro-batch": ran.group, "step": ran.step, **_about(stage)}
             yield _bar(
-                HERE, line, _title(ran.phase, stage), ran.start_ns - start, ran.end_ns - ran.start_ns, args
+                HERE,
+                line,
+                _title(ran.phase, stage, piece),
+                ran.start_ns - start,
+                ran.end_ns - ran.start_ns,
+                args,
             )
         for source in dict.fromkeys(carried.source for carried in report.carried):
             line += 1
@@ -69,9 +75,10 @@ def _here(plan: Plan, result: RunResult) -> Iterator[Entry]:
                 yield _bar(HERE, line, f"after {c.index}", c.sent_ns - start, c.read_ns - c.sent_ns, args)
 
 
-def _there(result: RunResult, predicted: Sequence[Predicted]) -> Iterator[Entry]:
+def _there(plan: Plan, result: RunResult, predicted: Sequence[Predicted]) -> Iterator[Entry]:
     """The virtual clock's entries, each pool and each link on a line of its own."""
     yield _name(THERE, "target machines, by the plan's prediction")
+    pieces = _pieces(plan)
     lines = {name: i for i, name in enumerate(dict.fromkeys(entry.resource for entry in predicted), 1)}
     for name, line in lines.items():
         yield _name(THERE, name, line)
@@ -79,12 +86,20 @@ def _there(result: RunResult, predicted: Sequence[Predicted]) -> Iterator[Entry]
         work = result.worked[entry.work]
         args = {"micro-batch": work.group, "step": entry.step, **_about(entry.what)}
         start, duration = entry.start_us * 1e3, (entry.end_us - entry.start_us) * 1e3
-        yield _bar(THERE, lines[entry.resource], _title(work.phase, entry.what), start, duration, args)
+        piece = pieces[work.phase].get(entry.what.index, "") if isinstance(entry.what, Stage) else ""
+        title = _title(work.phase, entry.what, piece)
+        yield _bar(THERE, lines[entry.resource], title, start, duration, args)
 
 
-def _title(phase: str, what: Stage | Transfer) -> str:
+def _pieces(plan: Plan) -> dict[str, Mapping[int, str]]:
+    """Phase to those of its stages that are pieces of the head."""
+    return {"prefill": head_pieces(plan.prefill.stages), "decode": head_pieces(plan.decode.stages)}
+
+
+def _title(phase: str, what: Stage | Transfer, piece: str) -> str:
     if isinstance(what, Stage):
-        return f"{phase} {what.index}: {', '.join(dict.fromkeys(what.roles)) or 'stage'}"
+        does = ", ".join(dict.fromkeys(what.roles)) or "stage"
+        return f"{phase} {what.index}: {does}{', ' if piece else ''}{piece}"
     return f"{phase}: after {what.after}"
 
 

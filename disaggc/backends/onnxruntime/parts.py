@@ -17,7 +17,7 @@ class Part:
 
     Attributes:
         path: The file to write, relative to the plan folder ('subgraphs/stage_000.onnx').
-        nodes: Indices into the model's ``graph.node``, ascending.
+        nodes: Indices into the model's ``graph.node``, in order of execution.
         inputs: Values it reads that are not its own, past states included.
         outputs: Values it writes that others need, present states included.
         made: Extents that it makes from its inputs instead of being sent them.
@@ -54,7 +54,7 @@ def boundary(
 
     Args:
         source: The model; its nodes are topologically sorted.
-        parts: Node indices of each part, ascending; parts in execution order.
+        parts: Node indices of each part, and parts, in execution order.
         made: For each part what it makes for itself; nothing if left out.
         rewritten: Nodes that are written otherwise than the model has them; none if left out.
 

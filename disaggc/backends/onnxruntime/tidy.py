@@ -67,7 +67,7 @@ def alive(
 
     Args:
         source: The model.
-        parts: Node indices of each part, ascending; parts in execution order.
+        parts: Node indices of each part, and parts, in execution order.
         made: For each part what it makes for itself.
         rewritten: Nodes that are written otherwise than the model has them.
     """

@@ -9,7 +9,7 @@ making is copied.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,6 +118,35 @@ def external(tensor: onnx.TensorProto, location: str, span: Span) -> onnx.Tensor
     for key, value in (("location", location), ("offset", span.offset), ("length", span.length)):
         reference.external_data.add(key=key, value=str(value))
     return reference
+
+
+def run_of(
+    tensor: onnx.TensorProto, elements: range, dims: Sequence[int], name: str
+) -> onnx.TensorProto | None:
+    """Some elements of a tensor as a tensor of its own, where the same bytes are its elements.
+
+    Args:
+        tensor: As a subgraph states it.
+        elements: Which, counted in the order in which they are stored.
+        dims: The extents of those.
+        name: What to call them.
+
+    Returns:
+        A reference if the tensor is one, a copy if its bytes are within it; None if its elements begin or end
+        within a byte, or are not stored as bytes.
+    """
+    bits = _dtype(tensor).bits
+    if elements.start * bits % 8 or elements.stop * bits % 8:
+        return None
+    start, stop = elements.start * bits // 8, elements.stop * bits // 8
+    shaped = onnx.TensorProto(name=name, data_type=tensor.data_type, dims=dims)
+    if _is_external(tensor):
+        file, span = declared_place(tensor)
+        return external(shaped, file, Span(span.offset + start, stop - start))
+    if not tensor.raw_data:
+        return None
+    shaped.raw_data = tensor.raw_data[start:stop]
+    return shaped
 
 
 def _inline(tensor: onnx.TensorProto) -> onnx.TensorProto:

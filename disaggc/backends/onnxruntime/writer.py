@@ -24,17 +24,23 @@ def write_subgraphs(
     folder: Path,
     types: Mapping[str, onnx.TypeProto] | None = None,
 ) -> dict[str, str]:
-    """Write one ONNX file a part, and ``subgraphs/weights.json``; equal input gives equal bytes.
+    """Write one ONNX file a part, and ``subgraphs/weights.json``; see ``subgraphs`` and ``write_models``."""
+    return write_models(subgraphs(source, source_path, parts, types), folder)
+
+
+def subgraphs(
+    source: onnx.ModelProto,
+    source_path: Path,
+    parts: Sequence[Part],
+    types: Mapping[str, onnx.TypeProto] | None = None,
+) -> dict[str, onnx.ModelProto]:
+    """One model a part, by its path.
 
     Args:
         source: The model, read with ``load_external_data=False``.
         source_path: The file it was read from; subgraphs refer to it by its bare name.
         parts: What to write.
-        folder: The plan folder; missing folders below it are made.
         types: Types of values that cross, where the caller knows more than the model declares.
-
-    Returns:
-        Path relative to ``folder`` to the SHA-256 of each file written.
 
     Raises:
         GraphError: A value that crosses has no known element type.
@@ -44,7 +50,19 @@ def write_subgraphs(
     known = types_of(crossing, source, types or {})
     weights = Weights(source, source_path)
     constants = {node.output[0]: node for node in source.graph.node if is_constant(node)}
-    models = {part.path: _model(source, part, weights, constants, known) for part in parts}
+    return {part.path: _model(source, part, weights, constants, known) for part in parts}
+
+
+def write_models(models: Mapping[str, onnx.ModelProto], folder: Path) -> dict[str, str]:
+    """Write subgraphs, and the table of their weights; equal input gives equal bytes.
+
+    Args:
+        models: By path relative to ``folder``.
+        folder: The plan folder; missing folders below it are made.
+
+    Returns:
+        Path relative to ``folder`` to the SHA-256 of each file written.
+    """
     files = {path: model.SerializeToString(deterministic=True) for path, model in models.items()}
     files[TABLE] = table(models).encode()
     for path, data in files.items():

@@ -13,14 +13,10 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
+from disaggc.backends.onnxruntime.nodes import attribute, integers_attribute, with_inputs
 from disaggc.backends.sharding import packed
 from disaggc.backends.sharding.cuts import Cut
-from disaggc.backends.sharding.drawing import (
-    Drawing,
-    attribute,
-    integers_attribute,
-    with_inputs,
-)
+from disaggc.backends.sharding.drawing import Drawing
 from disaggc.backends.sharding.slicing import slice_constant
 from disaggc.backends.sharding.stage_graph import StageGraph
 

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from onnx import NodeProto, TensorProto, helper
 
+from disaggc.backends.onnxruntime.nodes import attribute, text_attribute, with_inputs
 from disaggc.backends.sharding.columns import Whole, Work
 from disaggc.backends.sharding.cuts import Cut, even, undivided
-from disaggc.backends.sharding.drawing import attribute, text_attribute, with_inputs
 from disaggc.backends.sharding.slicing import slice_constant
 from disaggc.backends.sharding.stage_graph import StageGraph
 from disaggc.ir import DType

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Set
 
 from onnx import NodeProto
 
+from disaggc.backends.onnxruntime.nodes import attribute, with_inputs
 from disaggc.backends.sharding.columns import Work
-from disaggc.backends.sharding.drawing import attribute, with_inputs
 from disaggc.backends.sharding.stage_graph import StageGraph
 from disaggc.ir import DType
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto
 
+from disaggc.backends.onnxruntime.nodes import attribute, with_inputs
 from disaggc.backends.sharding.columns import Whole, Work
 from disaggc.backends.sharding.cuts import Cut, even, undivided
-from disaggc.backends.sharding.drawing import attribute, with_inputs
 from disaggc.backends.sharding.slicing import slice_constant
 from disaggc.backends.sharding.stage_graph import StageGraph
 

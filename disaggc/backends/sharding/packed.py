@@ -10,8 +10,9 @@ import math
 
 from onnx import NodeProto, TensorProto
 
+from disaggc.backends.onnxruntime.nodes import attribute
 from disaggc.backends.sharding.cuts import Cut, even, undivided
-from disaggc.backends.sharding.drawing import Drawing, attribute
+from disaggc.backends.sharding.drawing import Drawing
 from disaggc.backends.sharding.slicing import slice_constant, slice_value
 from disaggc.backends.sharding.stage_graph import StageGraph
 

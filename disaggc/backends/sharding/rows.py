@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
+from disaggc.backends.onnxruntime.nodes import attribute, with_inputs
 from disaggc.backends.sharding import packed
 from disaggc.backends.sharding.columns import Whole, Work, split
 from disaggc.backends.sharding.cuts import Cut, even, undivided
-from disaggc.backends.sharding.drawing import attribute, with_inputs
 from disaggc.backends.sharding.stage_graph import StageGraph
 
 PRODUCTS = frozenset({("", "MatMul"), ("", "Gemm"), ("com.microsoft", "MatMulNBits")})

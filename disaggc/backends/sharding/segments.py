@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import onnx
 from onnx import NodeProto
 
+from disaggc.backends.onnxruntime.nodes import with_inputs
 from disaggc.backends.onnxruntime.parts import reads
 from disaggc.backends.sharding import experts, rows
 from disaggc.backends.sharding.columns import Whole, Work
-from disaggc.backends.sharding.drawing import Drawing, model_of, with_inputs
+from disaggc.backends.sharding.drawing import Drawing, model_of
 from disaggc.backends.sharding.linear import draw_partial
 from disaggc.backends.sharding.lookups import partial_lookup
 from disaggc.backends.sharding.scheme import Scheme, Seed

@@ -9,12 +9,11 @@ import math
 
 from onnx import TensorProto
 
-from disaggc.backends.onnxruntime.weights import declared_place, external
-from disaggc.backends.onnxruntime.wire import Span
+from disaggc.backends.onnxruntime.nodes import integers_attribute, with_inputs
+from disaggc.backends.onnxruntime.weights import run_of
 from disaggc.backends.sharding.cuts import Cut
-from disaggc.backends.sharding.drawing import Drawing, integers_attribute, with_inputs
+from disaggc.backends.sharding.drawing import Drawing
 from disaggc.backends.sharding.stage_graph import StageGraph
-from disaggc.ir import DType
 
 
 def slice_constant(stage: StageGraph, drawing: Drawing, name: str, axis: int, cut: Cut) -> str:
@@ -45,13 +44,9 @@ def _piece(tensor: TensorProto, axis: int, cut: Cut, output: str) -> TensorProto
     at = len(dims) + axis
     if tensor.data_location != TensorProto.EXTERNAL or math.prod(dims[:at]) != 1:
         return None
-    file, span = declared_place(tensor)
-    bits = DType[TensorProto.DataType.Name(tensor.data_type)].bits * math.prod(dims[at + 1 :])
-    if cut.start * bits % 8 or cut.size * bits % 8:
-        return None
+    inner = math.prod(dims[at + 1 :])
     dims[at] = cut.size
-    shaped = TensorProto(name=output, data_type=tensor.data_type, dims=dims)
-    return external(shaped, file, Span(span.offset + cut.start * bits // 8, cut.size * bits // 8))
+    return run_of(tensor, range(cut.start * inner, cut.stop * inner), dims, output)
 
 
 def _through(stage: StageGraph, drawing: Drawing, name: str, axis: int, cut: Cut, output: str) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 
 from disaggc.backends.emitters.op_table import Placed
+from disaggc.backends.onnxruntime.blocks import is_block
 from disaggc.backends.onnxruntime.parts import is_constant, reads
 from disaggc.errors import PlanError
 from disaggc.frontends import read_graph
@@ -177,16 +178,26 @@ def check_opset(stage: StageGraph) -> None:
 
 
 def _rows(model: onnx.ModelProto, rows: Sequence[Placed], path: str) -> tuple[Placed | None, ...]:
-    """For each node its row: a subgraph ends with the nodes of the model that it needs, in their order."""
+    """For each node its row; none for what the stage makes for itself, which is in front or a head's block.
+
+    What is left are nodes of the model, in their order.
+    """
     left = [row for row in rows if row.op != "Constant"]
     found: list[Placed | None] = []
     for node in reversed(model.graph.node):
-        while left and (left[-1].name, left[-1].op.rpartition("::")[2]) != (node.name, node.op_type):
-            left.pop()
-        if not left and node.op_type not in _MADE:
+        at = _last(left, node)
+        if at is None and node.op_type not in _MADE and not is_block(node):
             raise PlanError(f"The table of ops does not fit '{path}'. Compile the plan again.")
-        found.append(left.pop() if left else None)
+        found.append(None if at is None else left[at])
+        left = left[:at]
     return tuple(reversed(found))
+
+
+def _last(rows: Sequence[Placed], node: onnx.NodeProto) -> int | None:
+    """The last row that is a node's."""
+    named = (node.name, node.op_type)
+    places = range(len(rows) - 1, -1, -1)
+    return next((i for i in places if (rows[i].name, rows[i].op.rpartition("::")[2]) == named), None)
 
 
 def _folded(model: onnx.ModelProto) -> frozenset[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from disaggc.plans import Plan, Pool
+from disaggc.plans import Plan, Pool, head_pieces
 from disaggc.report.console import amount, duration
 from disaggc.report.html import schedule
 from disaggc.report.html.views import ROLE_GROUPS, Bar, Lane, Timeline
@@ -34,8 +34,11 @@ def timelines(plan: Plan) -> tuple[Timeline, ...]:
 def _timeline(plan: Plan, runs: Sequence[schedule.Run], start: float, end: float, title: str) -> Timeline:
     lanes = _lanes(plan)
     index = {lane.name: k for k, lane in enumerate(lanes)}
+    pieces = head_pieces(plan.decode.stages)
     bars = tuple(
-        _bar(run, index[run.task.shown[0]], start, end) for run in runs if run.end > start and run.start < end
+        _bar(run, index[run.task.shown[0]], start, end, pieces)
+        for run in runs
+        if run.end > start and run.start < end
     )
     return Timeline(title, lanes, bars, end - start)
 
@@ -67,14 +70,15 @@ def decode_busy_us(plan: Plan, pool: Pool) -> float:
     return max(busy.values(), default=0.0)
 
 
-def _bar(run: schedule.Run, lane: int, start: float, end: float) -> Bar:
+def _bar(run: schedule.Run, lane: int, start: float, end: float, pieces: Mapping[int, str]) -> Bar:
     task = run.task
     if task.transfer is not None:
         size = amount(task.transfer.bytes_per_token, "B")
         what = f"{task.transfer.source} to {task.transfer.target}, {size} a token"
         group = "link"
     else:
-        what = _stage_name(task.stage.layers, task.stage.roles)
+        piece = pieces.get(task.stage.index)
+        what = _stage_name(task.stage.layers, task.stage.roles) + (f", {piece}" if piece else "")
         group = f"g-{main_group(task.stage.roles)}"
     tip = f"micro-batch {run.batch + 1}: {what}, {duration(run.end - run.start)}"
     return Bar(
