@@ -1,5 +1,8 @@
 import itertools
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -35,6 +38,33 @@ def test_the_solver_finds_what_trying_everything_finds(problem: Problem) -> None
 @given(problems())
 def test_the_same_problem_is_solved_alike_twice(problem: Problem) -> None:
     assert solve(problem) == solve(problem)
+
+
+def test_a_problem_that_presolve_gets_wrong_is_solved_right() -> None:
+    """See the file: OR-Tools 9.15 with its presolve proves an optimum that is none."""
+    problem = _read(Path(__file__).parent / "presolve.json")
+    solution, best = solve(problem), brute_force(problem)
+    assert solution is not None
+    assert best is not None
+    assert solution.objective == best[0] == 9_510_228_757
+
+
+def _read(path: Path) -> Problem:
+    told = json.loads(path.read_text())
+    return Problem(
+        places=told["places"],
+        allowed=tuple(tuple(places) for places in told["allowed"]),
+        flows=tuple(Flow(source, tuple(readers)) for source, readers in told["flows"]),
+        groups=tuple(tuple(items) for items in told["groups"]),
+        rows=tuple(_row(row) for row in told["rows"]),
+        limit=told["limit"],
+        tie_breaks=tuple(told["tie_breaks"]),
+    )
+
+
+def _row(told: dict[str, Any]) -> Row:
+    terms = {kind: {tuple(key): c for *key, c in told[kind]} for kind in ("at", "cross", "resident")}
+    return Row(told["name"], **terms, constant=told["constant"], limit=told["limit"])
 
 
 def _rank(problem: Problem, assignment: Assignment) -> tuple[int, ...]:
