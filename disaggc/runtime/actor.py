@@ -30,7 +30,7 @@ from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.executor import Executor
 from disaggc.runtime.failures import FAILURES
 from disaggc.runtime.feeds import Feeder
-from disaggc.runtime.group import Group, Sent
+from disaggc.runtime.group import Group, Sent, Start
 from disaggc.runtime.memory import out_of_memory
 from disaggc.runtime.messages import DRIVER, Address, Kind, Message
 from disaggc.runtime.ports import ports_of, wirings
@@ -39,7 +39,7 @@ from disaggc.runtime.reports import Traffic, report_of
 from disaggc.runtime.routine import TRIES, Habit
 from disaggc.runtime.routine import habit as habit_of
 from disaggc.runtime.states import Piece, trimmed
-from disaggc.runtime.tensors import Array, nbytes, view, wrap
+from disaggc.runtime.tensors import Array, nbytes, number_of, view, wrap
 from disaggc.runtime.wiring import Hop, Phase, Wiring
 
 _REMEMBERED = 1024
@@ -253,6 +253,7 @@ class Actor:
             keep_logits=order.keep_logits,
             is_ragged=bool((cached != cached[0]).any()),
             left=steps,
+            is_in_place=self._wirings[phase].aliased.issuperset(program.kept),
             tries=TRIES if phase == "decode" and self.carried is None else 0,
         )
         self._groups[order.group] = group
@@ -468,10 +469,25 @@ class Actor:
         """As the lead: tell the others to take the next step, and take it after other groups' turns."""
         if not group.program.is_lead or group.is_going:
             return
-        tokens = (wrap(np.ascontiguousarray(group.tokens[:, 0])),)
-        for pool in group.program.started:
-            self._send(group, pool, Kind.START, 0, tokens)
+        if group.start is not None:
+            group.start.tokens[...] = group.tokens[:, 0]
+            for send in group.start.sends:
+                send(group.step)
+        elif group.program.started:
+            self._start_others(group)
         self._ready.append(group)
+
+    def _start_others(self, group: Group) -> None:
+        """Let the others begin for the first time; from then on they find the tokens in the same place."""
+        tensor = self._executor.tensor(group.number, (len(group.tokens),), number_of("int64"))
+        tokens = view(tensor)
+        tokens[...] = group.tokens[:, 0]
+        message = Message(Kind.START, group.number, group.step, 0, (tensor,))
+        targets = [Address(pool, group.route[pool]) for pool in group.program.started]
+        for target in targets:
+            self._endpoint.send(target, message)
+        sends = tuple(self._endpoint.again(target, message) for target in targets)
+        group.start = Start(tensor, tokens, sends)
 
     def _take_early(self, group: Group) -> None:
         """Take in what arrived before its step began here."""

@@ -15,6 +15,7 @@ from disaggc.runtime.outbox import Apart, Sharing
 from disaggc.runtime.sessions import Opener
 from disaggc.runtime.stage import BoundStage, Values
 from disaggc.runtime.states import Piece, Place, gather, initial
+from disaggc.runtime.tensors import blank
 from disaggc.runtime.wiring import Phase, Ports, Wiring, phase_of
 
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
@@ -228,6 +229,11 @@ class Executor:
     def runs(self, phase: Phase, index: int) -> bool:
         """Whether there is anything to run for a stage."""
         return (phase, index) in self._sessions
+
+    def tensor(self, group: int, shape: Sequence[int], number: int) -> OrtValue:
+        """A tensor of zeros that other executors read where it lies, if there is such a place."""
+        placed = self._sharing.tensor(group, shape, number)
+        return blank(shape, number)[1] if placed is None else placed
 
     def is_shared(self, value: OrtValue) -> bool:
         """Whether a tensor lies where other executors can read it."""

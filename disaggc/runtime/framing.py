@@ -31,7 +31,7 @@ _LENT = 0x100
 _TENSOR = struct.Struct("<HHIQQ")
 """Element type, extents, padding, bytes, where they lie if lent; the extents follow as 64-bit numbers."""
 _ALIGNMENT = 8
-_SHARED_KINDS = (Kind.VALUES, Kind.STATES)
+_SHARED_KINDS = (Kind.VALUES, Kind.START, Kind.STATES)
 
 Key = tuple[int, int, int]
 """Group, kind and index: what is alike from step to step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from disaggc.runtime.engine import OrtValue
@@ -28,6 +28,21 @@ class Sent:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How the lead lets others begin a step.
+
+    Attributes:
+        tensor: Where they find the tokens.
+        tokens: The same to write to [rows].
+        sends: What tells each of them, given the step.
+    """
+
+    tensor: OrtValue
+    tokens: Array
+    sends: tuple[Callable[[int], None], ...]
+
+
 @dataclass(slots=True)
 class Group:
     """A micro-batch as this executor sees it.
@@ -41,8 +56,10 @@ class Group:
         tokens: Ids of those, where they are known here.
         turn: The stage of the program that is next.
         is_going: Whether the step was started.
+        is_in_place: Whether all states that are kept here stay where they are.
         gave_way: Whether its next stage could run, and lets other micro-batches go first.
         left: Steps that the lead may still take.
+        start: As the lead: how others are told to begin a step; None if they never were.
         known: The tensors that arrived last, by index.
         routine: For each stage of the program how it is run without looking anything up, if it can be.
         unsteady: Names that mean another tensor in each step.
@@ -68,12 +85,14 @@ class Group:
     is_going: bool = False
     gave_way: bool = False
     is_over: bool = False
+    is_in_place: bool = False
     arrived: set[int] = field(default_factory=set)
     rows: LastRows = field(default_factory=LastRows)
     sent: dict[tuple[int, str], Sent] = field(default_factory=dict)
     early: list[tuple[Address, Message]] = field(default_factory=list)
     chosen: list[Array] = field(default_factory=list)
     logits: list[Array] = field(default_factory=list)
+    start: Start | None = None
     known: dict[int, Sequence[OrtValue]] = field(default_factory=dict)
     routine: tuple[Habit | None, ...] = ()
     unsteady: frozenset[str] = frozenset()
@@ -86,11 +105,6 @@ class Group:
         """How far its requests are."""
         each = self.cached if self.is_ragged else None
         return Lengths(len(self.cached), int(self.cached.max()), self.new, each)
-
-    @property
-    def is_in_place(self) -> bool:
-        """Whether all states that are kept here stay where they are."""
-        return self.wiring.aliased.issuperset(self.program.kept)
 
     def learn(self, held: Mapping[str, OrtValue]) -> bool:
         """After a step, look at what moved in it; whether there is anything to compare with."""
