@@ -114,7 +114,10 @@ class Actor:
         group = self._groups.get(message.group)
         if group is not None:
             try:
-                self._take(group, source, message)
+                if message.kind is Kind.VALUES and message.step == group.step and not group.is_over:
+                    self._arrive(group, message)
+                else:
+                    self._take(group, source, message)
             except MemoryError as error:
                 self._fail(group.number, out_of_memory(error, "what goes between stages"))
         elif message.group in self._closed:

@@ -72,6 +72,7 @@ class Feeder:
         self._size = (0, 0)
         self._ids: list[Array] = []
         self._counts: list[_Count] = []
+        self._is_prepared = False
 
     def step(self, lengths: Lengths, tokens: Array) -> dict[str, OrtValue]:
         """The feeds of a step.
@@ -88,8 +89,7 @@ class Feeder:
         if size != self._size:
             self._held.clear()  # other extents than in the last step
             self._size = size
-        self._ids.clear()
-        self._counts.clear()
+        self._is_prepared = False
         return {feed.input: self._tensor(feed, lengths, tokens) for feed in self._feeds}
 
     @property
@@ -103,7 +103,7 @@ class Feeder:
         Args:
             tokens: New token ids [batch, new], as many as in the last step.
         """
-        if not self._ids:
+        if not self._is_prepared:
             self._prepare(tokens.shape)
         for array in self._ids:
             array[...] = tokens
@@ -112,6 +112,7 @@ class Feeder:
 
     def _prepare(self, shape: tuple[int, ...]) -> None:
         """Look at the tensors of the last step as ``advance`` does: ids, and what grows by ``new``."""
+        self._ids, self._counts, self._is_prepared = [], [], True
         for feed in self._feeds:
             array = self._held[feed.input][0]
             if feed.kind == "token_ids":

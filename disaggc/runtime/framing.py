@@ -185,14 +185,15 @@ class Unpacker:
         self._received: dict[Key, _Received] = {}
         self._borrowing: set[int] = set()
 
-    def again(
-        self, kind: int, _count: int, group: int, step: int, index: int, length: int, sent_ns: int
-    ) -> Message | None:
-        """The message that has nothing but this header, if its tensors lie where they lay; None otherwise."""
+    def header_alone(
+        self, kind: int, _count: int, group: int, step: int, index: int, _length: int, sent_ns: int
+    ) -> Message:
+        """The message that is nothing but this header: without tensors, or they lie where they lay."""
+        if not kind & _LENT:
+            return Message(_KINDS[kind], group, step, index, (), sent_ns)
         known = self._received.get((group, kind ^ _LENT, index))
-        if known is None or length:
-            return None
-        return Message(_KINDS[kind ^ _LENT], group, step, index, known.tensors, sent_ns)
+        tensors = known.tensors if known is not None else ()
+        return Message(_KINDS[kind ^ _LENT], group, step, index, tensors, sent_ns)
 
     def read(self, data: memoryview) -> Message:
         """The message in these bytes, which may be overwritten afterwards.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter_ns
 
 from disaggc.errors import ExecutorError
-from disaggc.runtime.arena import Layout
+from disaggc.runtime.arena import ASLEEP, Layout
 from disaggc.runtime.bell import Bell
 from disaggc.runtime.framing import HEADER, Packer, Unpacker, brief, group_of
 from disaggc.runtime.heap import Heap
@@ -44,11 +44,6 @@ class _Way:
     message: memoryview | None = None
     filled: int = 0
     is_skipping: bool = False
-
-    @property
-    def is_between(self) -> bool:
-        """Whether the next record begins a message."""
-        return self.message is None and not self.is_skipping
 
 
 class Links:
@@ -127,10 +122,10 @@ class Links:
         post, bell, signs = way.ring.post, self._bells[target], self._signs[target]
 
         def send(step: int) -> None:
-            if post(_BRIEF, 0, kind, count, group, step, index, length, perf_counter_ns()):
-                bell.ring(signs)
-            else:
+            if not post(_BRIEF, 0, kind, count, group, step, index, length, perf_counter_ns()):
                 self.send(target, replace(message, step=step))
+            elif signs[ASLEEP]:
+                bell.ring(signs)
 
         return send
 
@@ -227,12 +222,9 @@ class Links:
 
 def _next(way: _Way) -> Message | None:
     """The next whole message on its way, if it is here."""
+    if way.message is None and not way.is_skipping and (fields := way.ring.take(_BRIEF)) is not None:
+        return way.unpacker.header_alone(*fields[1:])
     while (record := way.ring.peek()) is not None:
-        if len(record) == _BRIEF.size and way.is_between:
-            rest, *header = _BRIEF.unpack_from(record)
-            if not rest and (message := way.unpacker.again(*header)) is not None:
-                way.ring.release()
-                return message
         (rest,) = _REST.unpack_from(record)
         try:
             message = _assemble(way, record[_REST.size :], rest)

@@ -18,7 +18,7 @@ from time import monotonic
 import disaggc
 from disaggc.errors import ExecutorError
 from disaggc.records import unstructure
-from disaggc.runtime.arena import BEATS, COMMANDS, GROUP, WORK, Layout, Signs, attach, create
+from disaggc.runtime.arena import BEATS, COMMANDS, GROUP, WORK, Layout, Signs, attach, clear, create
 from disaggc.runtime.bell import Bell
 from disaggc.runtime.channel import Channel, ClosedError
 from disaggc.runtime.commands import Command, Open, Opened, StagePorts
@@ -199,7 +199,7 @@ def start(shared: Shared, address: Address, order: Open) -> Process:
         ExecutorError: The system starts no process.
     """
     signs = shared.layout.signs(shared.memory, address)
-    signs.clear()
+    clear(signs)
     ours, theirs = socket.socketpair()
     reading, writing = os.pipe()
     bells = tuple(shared.bells[a].writing for a in (DRIVER, *shared.layout.addresses))

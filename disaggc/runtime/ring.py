@@ -72,7 +72,7 @@ class Ring:
         self._counters[_WRITTEN] = self._position
 
     def post(self, fields: struct.Struct, *values: int) -> bool:
-        """Write a record of whole words and let the reader see it; False if it is full.
+        """Write a record of whole words, let the reader see it, and pass a fence; False if it is full.
 
         The same as ``reserve``, filling and ``publish``, for what is sent all the time.
         """
@@ -84,6 +84,8 @@ class Ring:
         with _lock:  # see ``fence``
             pass
         self._position = self._counters[_WRITTEN] = position + end
+        with _lock:
+            pass
         return True
 
     def _post_anew(self, fields: struct.Struct, values: Sequence[int]) -> bool:
@@ -92,7 +94,25 @@ class Ring:
             return False
         fields.pack_into(room, 0, *values)
         self.publish()
+        fence()
         return True
+
+    def take(self, fields: struct.Struct) -> tuple[int, ...] | None:
+        """The next record, if it is as long as one that ``post`` writes: its fields; None otherwise.
+
+        The same as ``peek``, reading and ``release``.
+        """
+        taken = self._taken
+        if self._counters[_WRITTEN] == taken:
+            return None
+        with _lock:
+            pass
+        offset = taken % self._size
+        if self._words[offset // 8] != fields.size:
+            return None
+        values = fields.unpack_from(self._data, offset + _PREFIX)
+        self._taken = self._counters[_READ] = taken + _PREFIX + fields.size
+        return values
 
     def has_record(self) -> bool:
         """Whether there is something to read."""

@@ -224,8 +224,9 @@ class Worker(ABC):
         return self._actor.is_current(group, step)
 
     def _now(self, group: int) -> None:
-        self._signs[GROUP] = group
-        self._signs[BEATS] += 1
+        signs = self._signs
+        signs[GROUP] = group
+        signs[BEATS] += 1
 
     # commands ------------------------------------------------------------------------------------
 

@@ -56,3 +56,32 @@ def test_a_shape_that_does_not_suit_the_kind_is_refused() -> None:
 def test_an_extent_that_does_not_exist_gets_the_nearest_name() -> None:
     with pytest.raises(PlanError, match=r"Input 'x' has extent 'batsh'. Did you mean 'batch'\?"):
         feed_array(Feed("x", "token_ids", "int64", ("batsh", "new")), PREFILL, PROMPT)
+
+
+@pytest.mark.parametrize("each", [None, [3, 5]], ids=["alike", "ragged"])
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_advancing_gives_what_every_step_gives(each: list[int] | None, with_ids: bool) -> None:
+    """A pool that reads no token ids has lengths and positions all the same."""
+    feeds = [
+        Feed("positions", "position_ids", "int64", ("batch", "new")),
+        Feed("past", "past_lengths", "int32", ("batch",)),
+        Feed("write", "write_indices", "int64", ("batch",)),
+        Feed("lengths", "kv_lengths", "int64", ("batch",)),
+        Feed("total", "total_length", "int32", ()),
+    ]
+    if with_ids:
+        feeds.insert(2, Feed("ids", "token_ids", "int64", ("batch", "new")))
+    advancing, stepping = Feeder(feeds), Feeder(feeds)
+    cached = np.array([3, 3] if each is None else each)
+    for step in range(6):
+        tokens = np.array([[step], [10 * step]])
+        lengths = Lengths(2, int(cached.max()) + step, 1, None if each is None else cached + step)
+        expected = stepping.step(lengths, tokens)
+        if step in (0, 3):  # a step that looks everything up may come between
+            found = advancing.step(lengths, tokens)
+        else:
+            advancing.advance(tokens)
+        for name, value in expected.items():
+            np.testing.assert_array_equal(
+                found[name].numpy(), value.numpy(), err_msg=f"{name} in step {step}"
+            )
