@@ -225,13 +225,13 @@ def one_thread(config: Path) -> None:
 
 
 def measure(rows: Sequence[Row], plans: Plans, rounds: int, new_tokens: int) -> dict[str, list[Ran]]:
-    """Every row once in each round."""
+    """Every row once in each round; every other round backwards, so that none always follows the same one."""
     running = {row.name: Running(row, plans.folder(row), plans.models) for row in rows}
     for each in running.values():
         each.wait()
     found: dict[str, list[Ran]] = {row.name: [] for row in rows}
-    for _ in range(rounds):
-        for name, each in running.items():
+    for number in range(rounds):
+        for name, each in list(running.items())[:: -1 if number % 2 else 1]:
             found[name].append(each.run(new_tokens))
     for each in running.values():
         each.close()
