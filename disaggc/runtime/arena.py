@@ -112,8 +112,18 @@ def create(layout: Layout) -> int:
 
 
 def attach(descriptor: int, layout: Layout) -> Array:
-    """The memory behind a descriptor, as bytes."""
-    return np.frombuffer(mmap.mmap(descriptor, layout.size), np.uint8)
+    """The memory behind a descriptor, as bytes.
+
+    Raises:
+        ExecutorError: This process may not look at so much.
+    """
+    try:
+        return np.frombuffer(mmap.mmap(descriptor, layout.size), np.uint8)
+    except OSError as error:
+        raise ExecutorError(
+            f"The system lets no process map {layout.size:,} bytes of shared memory ({error.strerror}). "
+            f"Raise its limit on addresses (ulimit -v), or run with fewer instances."
+        ) from error
 
 
 def _page_after(size: int) -> int:

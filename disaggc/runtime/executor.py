@@ -231,7 +231,7 @@ class Executor:
         return (phase, index) in self._sessions
 
     def tensor(self, group: int, shape: Sequence[int], number: int) -> OrtValue:
-        """A tensor of zeros that other executors read where it lies, if there is such a place."""
+        """A tensor to be filled, which other executors read where it lies, if there is such a place."""
         placed = self._sharing.tensor(group, shape, number)
         return blank(shape, number)[1] if placed is None else placed
 
@@ -284,7 +284,8 @@ class Executor:
         observed = others - steady if repeatable else set()
         leaving = {name for hop in wiring.hops[index] for name in hop.names}
         place = partial(self._sharing.tensor, group)
-        return BoundStage(self._sessions[phase, index], aliased, steady, observed, leaving, place)
+        session = self._sessions[phase, index]
+        return BoundStage(session, aliased, steady, observed, leaving, place, may_repeat=repeatable)
 
     def _token_ids(self, memory: _Memory) -> set[int]:
         held = [memory.values[name] for name in self._tokens if name in memory.values]

@@ -36,6 +36,8 @@ class BoundStage:
         observed: Collection[str] = (),
         leaving: Collection[str] = (),
         place: Callable[[Sequence[int], int], OrtValue | None] = _nowhere,
+        *,
+        may_repeat: bool = True,
     ) -> None:
         """Bind what never changes.
 
@@ -44,10 +46,11 @@ class BoundStage:
             buffers: Outputs that are written into a given tensor: states in place.
             steady: Outputs that may keep one buffer, because their shape is declared to be the
                 same in every step and nobody reads them in the next one.
-            observed: Outputs that may keep one buffer as long as their shape happens to stay. The
-                stage must do the same when it is run twice for a step.
+            observed: Outputs that may keep one buffer as long as their shape happens to stay, in a stage
+                that ``may_repeat``.
             leaving: Outputs that others read.
             place: Gives a tensor of a shape and an element type's number where they can read it.
+            may_repeat: Whether it does the same when it is run twice for a step.
         """
         self._binding = session.io_binding()
         self._execute = executing(session, self._binding)
@@ -60,6 +63,7 @@ class BoundStage:
         self._observed = frozenset(observed)
         self._leaving = frozenset(leaving)
         self._place = place
+        self._may_repeat = may_repeat
         self._settled: frozenset[str] = frozenset()
         self._shapes: dict[str, Sequence[int]] = {}
         for name in self._names:
@@ -98,8 +102,11 @@ class BoundStage:
 
     @property
     def settled(self) -> Callable[[], None] | None:
-        """What takes another step, if all tensors stay as they are; None while outputs may move."""
-        return None if self._moving else self._execute
+        """What takes another step, if all tensors stay as they are; None while outputs may move.
+
+        Where it fails the stage is to ``run``, so one that may not be run twice has none.
+        """
+        return self._execute if self._may_repeat and not self._moving else None
 
     def _bind_inputs(self, values: Values) -> None:
         bound = self._bound

@@ -55,6 +55,16 @@ def test_an_observed_shape_that_changes_after_all_is_right_from_then_on(other: l
         step(stage, values, [float(number) for number in x])
 
 
+def test_a_stage_that_may_not_be_run_twice_is_never_routine() -> None:
+    routine = []
+    for may_repeat in (True, False):
+        stage, values = BoundStage(session(), {}, ("y", "z"), may_repeat=may_repeat), dict[str, OrtValue]()
+        for x in ([1.0, 0.0], [0.0, 2.0], [3.0, 0.0]):
+            step(stage, values, x)
+        routine.append(stage.settled is not None)
+    assert routine == [True, False]
+
+
 def test_only_what_may_settle_settles() -> None:
     stage, values = BoundStage(session(), {}, ("y",)), dict[str, OrtValue]()
     for x in ([1.0, 0.0], [0.0, 2.0], [0.0, 0.0], [3.0, 4.0]):
