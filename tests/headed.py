@@ -57,16 +57,7 @@ def planned(
 
 def job_of(path: Path, micro_batches: int = 3, mode: str = "afd") -> Job:
     """One request a micro-batch, on two executors."""
-    tier = TierSpec(
-        name="t",
-        context_tokens=128,
-        ttft_ms=1e9,
-        tokens_per_s_per_user=1e-3,
-        input_tokens=8,
-        output_tokens=32,
-    )
-    search = SearchSpec((1,), (micro_batches,), mode)
-    return Job(ModelSpec(path.name), {"here": 1, "there": 1}, (tier,), search=search)
+    return known_job(path.name, mode, micro_batches)
 
 
 Made = tuple[list[NodeProto], list[TensorProto]]

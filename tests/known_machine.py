@@ -6,6 +6,7 @@ from pathlib import Path
 
 from disaggc.calibration import Kernels, Machine, Messages, Reading, system_of, write_system
 from disaggc.calibration.fitting import roof
+from disaggc.plans import Job, ModelSpec, SearchSpec, TierSpec
 from disaggc.targets import System, load_library
 
 KERNELS = Kernels(
@@ -63,3 +64,17 @@ def reading(kind: str, nodes: int, flops: float = 0.0, moved: float = 0.0, **oth
     if flops or moved:
         seconds += roof(flops / KERNELS.flops_per_s[kind], moved / rate, KERNELS.sharpness)
     return Reading(kind, kind, nodes, flops, moved, moved, seconds, 0.0, others)
+
+
+def known_job(onnx: str, mode: str, micro_batches: int) -> Job:
+    """One request a micro-batch, on two executors of the machine; the tier asks for nothing."""
+    tier = TierSpec(
+        name="t",
+        context_tokens=128,
+        ttft_ms=1e9,
+        tokens_per_s_per_user=1e-3,
+        input_tokens=8,
+        output_tokens=32,
+    )
+    search = SearchSpec((1,), (micro_batches,), mode)
+    return Job(ModelSpec(onnx), {"here": 1, "there": 1}, (tier,), search=search)

@@ -155,9 +155,9 @@ class Executor:
         for past in pasts:
             held = [self._groups[piece.group].values[past] for piece in pieces]
             place = places.get(past)
-            is_ours = place is None and not self._sharing.is_foreign(held[0])
+            may_keep = place is None and not self._sharing.is_shared(held[0])
             memory.values[past] = gather(
-                self._states[past], held, pieces, capacity, may_keep=is_ours, place=place
+                self._states[past], held, pieces, capacity, may_keep=may_keep, place=place
             )
         self._groups[group] = memory
 
@@ -236,7 +236,7 @@ class Executor:
         return blank(shape, number)[1] if placed is None else placed
 
     def is_shared(self, value: OrtValue) -> bool:
-        """Whether a tensor lies where other executors can read it."""
+        """Whether a tensor lies in shared memory, where other executors can read it."""
         return self._sharing.is_shared(value)
 
     def commit(self, group: int, pasts: Collection[str]) -> None:

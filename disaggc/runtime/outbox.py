@@ -33,10 +33,7 @@ class Sharing(Protocol):
         """
 
     def is_shared(self, value: OrtValue) -> bool:
-        """Whether a tensor lies where others can read it."""
-
-    def is_foreign(self, value: OrtValue) -> bool:
-        """Whether a tensor lies with another executor: it may be read until its micro-batch is over."""
+        """Whether a tensor lies in shared memory, whoever's: it is there until its micro-batch is over."""
 
 
 class Apart:
@@ -47,10 +44,6 @@ class Apart:
         return None
 
     def is_shared(self, value: OrtValue) -> bool:  # noqa: ARG002
-        """False; see ``Sharing``."""
-        return False
-
-    def is_foreign(self, value: OrtValue) -> bool:  # noqa: ARG002
         """False; see ``Sharing``."""
         return False
 
@@ -103,12 +96,8 @@ class Outbox:
 
     def is_shared(self, value: OrtValue) -> bool:
         """See ``Sharing``."""
-        return self.offset(value) is not None
-
-    def is_foreign(self, value: OrtValue) -> bool:
-        """See ``Sharing``."""
         address = value.data_ptr()
-        return any(start <= address < end for start, end in self._others)
+        return self.offset(value) is not None or any(start <= address < end for start, end in self._others)
 
     def offset(self, value: OrtValue) -> int | None:
         """Where a tensor lies that others can read; None if they cannot."""

@@ -32,16 +32,7 @@ def seconds(work: Work, group: Group) -> float:
 def compiled(folder: Path, mode: str, micro_batches: int = 1) -> Plan:
     """A plan of the tiny mixture of experts on two executors of the known machine."""
     library = known_library(folder / "library", known_system("here"), known_system("there"))
-    tier = TierSpec(
-        name="t",
-        context_tokens=128,
-        ttft_ms=1e9,
-        tokens_per_s_per_user=1e-3,
-        input_tokens=8,
-        output_tokens=32,
-    )
-    search = SearchSpec((1,), (micro_batches,), mode)
-    job = Job(ModelSpec(TINY.name), {"here": 1, "there": 1}, (tier,), search=search)
+    job = known_job(TINY.name, mode, micro_batches)
     return compile_job(job, TINY.parent, folder / "out", Options(library=library, force=True))
 
 

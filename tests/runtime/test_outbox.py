@@ -18,8 +18,9 @@ from disaggc.runtime.heap import Heap
 from disaggc.runtime.links import Links
 from disaggc.runtime.messages import DRIVER, Address, Kind, Message
 from disaggc.runtime.outbox import Outbox
-from disaggc.runtime.ports import wirings
+from disaggc.runtime.ports import ports_of, wirings
 from disaggc.runtime.sessions import StageOpener
+from disaggc.runtime.states import Piece
 from disaggc.runtime.tensors import Array, view, wrap
 from disaggc.runtime.transport import Event, Order, result_of
 
@@ -111,9 +112,9 @@ def test_a_tensor_that_lies_in_shared_memory_is_read_there() -> None:
     np.testing.assert_array_equal(view(found), np.full((2, 3), 5, np.float32))
     view(tensor)[...] = 6
     np.testing.assert_array_equal(view(found), np.full((2, 3), 6, np.float32))
-    assert outbox(links[B]).is_foreign(found)
-    assert not outbox(links[B]).is_shared(found)
+    assert outbox(links[B]).is_shared(found)
     assert outbox(links[A]).is_shared(tensor)
+    assert not outbox(links[A]).is_shared(wrap(np.ones(3)))
 
 
 def test_other_tensors_are_copied_there_once_and_keep_their_place() -> None:
@@ -172,7 +173,7 @@ def test_without_room_tensors_travel_in_the_message() -> None:
         links[A].send(B, Message(Kind.VALUES, size, 0, 0, (wrap(array),)))
         (found,) = one(links[B]).tensors
         np.testing.assert_array_equal(view(found), array)
-        assert outbox(links[B]).is_foreign(found) == (size < 1024)
+        assert outbox(links[B]).is_shared(found) == (size < 1024)
 
 
 # who still reads what --------------------------------------------------------------------------------
@@ -221,6 +222,34 @@ def test_after_a_loss_nobody_is_told_and_nothing_is_held() -> None:
     tensor = outbox(links[A]).tensor(2, (3,), 1)
     assert tensor is not None
     assert not view(tensor).any()
+
+
+@pytest.mark.parametrize("owner", [A, B])
+def test_a_micro_batch_keeps_no_state_of_another_in_shared_memory(tmp_path: Path, owner: Address) -> None:
+    """The room goes with the micro-batch that it was held for, whoever's it is."""
+    links = linked(A, B)
+    plan = split(TINY, tmp_path, contiguous(read(TINY), 3, 0), pools=("a", "b"))
+    opener = StageOpener(tmp_path, TINY.parent, 1)
+    executors = [Executor(pool, plan, opener, sharing=outbox(links[A])) for pool in ("a", "b")]
+    wiring = wirings(plan, [ports for executor in executors for ports in ports_of(executor)])
+    for phase, wires in wiring.items():
+        executors[0].connect(phase, wires)
+    (state, *_) = plan.states
+    shape = [
+        {"batch": 1, "capacity": 8}.get(dim, dim) if isinstance(dim, str) else dim for dim in state.shape
+    ]
+    if owner == A:
+        held = outbox(links[A]).tensor(1, shape, 1)
+    else:
+        links[B].send(A, Message(Kind.STATES, 1, 0, 0, (wrap(np.ones(shape, np.float32)),)))
+        (held,) = one(links[A]).tensors
+    assert held is not None
+    view(held)[...] = 3
+    executors[0].receive(1, (state.past,), (held,))
+    executors[0].form(2, (state.past,), [Piece(1, (0,), (8,))], 8)
+    formed = executors[0].value(2, state.past)
+    assert not outbox(links[A]).is_shared(formed)
+    np.testing.assert_array_equal(view(formed), view(held))
 
 
 class Poisoned(Heap):

@@ -6,6 +6,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from disaggc.runtime.cluster.wire import Wire
 from disaggc.runtime.memory import NoRoomError
@@ -72,8 +73,7 @@ class Sockets:
 
     def again(self, target: Address, message: Message) -> Callable[[int], None]:
         """What sends a message that was sent, with another step."""
-        kind, group, index, tensors = message.kind, message.group, message.index, message.tensors
-        return lambda step: self.send(target, Message(kind, group, step, index, tensors))
+        return lambda step: self.send(target, replace(message, step=step))
 
     def poll(self) -> Iterator[tuple[Address, Message]]:
         """The messages that have arrived, those of one sender in order, whatever is sent meanwhile.
