@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from known_machine import KERNELS, known_library, known_system
+from known_machine import KERNELS, known_job, known_library, known_system
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from disaggc.backends.probes import decoder
 from disaggc.compiler import Options, compile_job
-from disaggc.plans import Job, ModelSpec, Plan, SearchSpec, TierSpec
+from disaggc.plans import Plan
 
 HIDDEN, VOCABULARY, LAYERS = 64, 4096, 3
 EMBEDDING, HEAD = "embed", "head"
@@ -52,12 +52,7 @@ def planned(
     slow = replace(KERNELS, bytes_per_s=rates, main_bytes_per_s=bytes_per_s)
     systems = [known_system(name, kernels=slow) for name in ("here", "there")]
     options = Options(library=known_library(folder.parent / "library", *systems), force=True)
-    return compile_job(job_of(path, micro_batches, mode), path.parent, folder, options)
-
-
-def job_of(path: Path, micro_batches: int = 3, mode: str = "afd") -> Job:
-    """One request a micro-batch, on two executors."""
-    return known_job(path.name, mode, micro_batches)
+    return compile_job(known_job(path.name, mode, micro_batches), path.parent, folder, options)
 
 
 Made = tuple[list[NodeProto], list[TensorProto]]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from jobs import TINY
-from known_machine import KERNELS, MESSAGES, known_library, known_system
+from known_machine import KERNELS, MESSAGES, known_job, known_library, known_system
 
 from disaggc.calibration import forecast, in_one_process
 from disaggc.compiler import Options, compile_job
 from disaggc.cost import Bill, Formats, Group, Work, in_cache, work_time
 from disaggc.errors import JobError
 from disaggc.ir import Cost, Expr, Point, Role
-from disaggc.plans import Job, ModelSpec, Plan, SearchSpec, TierSpec
+from disaggc.plans import Plan
 
 POINT = Point(1.0, 1, 10)
 STORED = Formats()

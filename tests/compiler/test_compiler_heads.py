@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from headed import EMBEDDING, HIDDEN, VOCABULARY, headed, job_of, planned
+from headed import EMBEDDING, HIDDEN, VOCABULARY, headed, planned
 from jobs import small_job
+from known_machine import known_job
 
 from disaggc.backends.emitters import Settings, emit
 from disaggc.backends.plan_folder import write_plan
@@ -211,7 +212,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     folder = tmp_path_factory.mktemp("shared")
     path = headed(folder / "m.onnx", "softcap")
     planned(path, folder / "any")  # for the library that it declares
-    job = job_of(path)
+    job = known_job(path.name, "afd", 3)
     tier, best = Model(path, Options(library=folder / "library")).decided(job, folder)
     pieces = best.decision.request.pieces.pieces
     apart = tuple(int(piece.role is not Role.CORE_ATTENTION) for piece in pieces) * 2

@@ -235,9 +235,8 @@ def test_a_micro_batch_keeps_no_state_of_another_in_shared_memory(tmp_path: Path
     for phase, wires in wiring.items():
         executors[0].connect(phase, wires)
     (state, *_) = plan.states
-    shape = [
-        {"batch": 1, "capacity": 8}.get(dim, dim) if isinstance(dim, str) else dim for dim in state.shape
-    ]
+    extents = {"batch": 1, "capacity": 8}
+    shape = [dim if isinstance(dim, int) else extents[dim] for dim in state.shape]
     if owner == A:
         held = outbox(links[A]).tensor(1, shape, 1)
     else:
