@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter_ns
-from typing import Protocol
 
 import numpy as np
 
@@ -26,40 +25,23 @@ from disaggc.runtime.commands import (
     Reported,
     StagePorts,
 )
-from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.executor import Executor
-from disaggc.runtime.failures import FAILURES
 from disaggc.runtime.feeds import Feeder
-from disaggc.runtime.group import Group, Sent, Start
+from disaggc.runtime.group import Group, Start
 from disaggc.runtime.memory import out_of_memory
 from disaggc.runtime.messages import DRIVER, Address, Kind, Message
 from disaggc.runtime.ports import ports_of, wirings
+from disaggc.runtime.posting import Endpoint, Post
+from disaggc.runtime.practice import Practice
 from disaggc.runtime.program import Program, Turn, program_of
-from disaggc.runtime.reports import Traffic, report_of
-from disaggc.runtime.routine import TRIES, Habit
-from disaggc.runtime.routine import habit as habit_of
+from disaggc.runtime.reports import report_of
+from disaggc.runtime.routine import TRIES
 from disaggc.runtime.states import Piece, trimmed
 from disaggc.runtime.tensors import Array, nbytes, number_of, view, wrap
-from disaggc.runtime.wiring import Hop, Phase, Wiring
+from disaggc.runtime.wiring import Phase, Wiring
 
 _REMEMBERED = 1024
 """Micro-batches that were closed: more than can have messages on their way."""
-
-
-class Endpoint(Protocol):
-    """How an executor's messages leave it."""
-
-    def send(self, target: Address, message: Message) -> None:
-        """Bring a message to another executor or the driver."""
-
-    def tell(self, command: Failed) -> None:
-        """Tell the driver something."""
-
-    def again(self, target: Address, message: Message) -> Callable[[int], None]:
-        """What sends a message that was sent, with another step; its tensors may hold something else."""
-
-    def forget(self, group: int) -> None:
-        """A micro-batch is over: nothing of it will be sent or read again."""
 
 
 class Actor:
@@ -70,6 +52,8 @@ class Actor:
         self._plan = plan
         self._executor = executor
         self._endpoint = endpoint
+        self._post = Post(executor, endpoint)
+        self._practice = Practice(executor, self._post)
         self._wirings: dict[Phase, Wiring] = {}
         self._programs: dict[Phase, Program] = {}
         self._groups: dict[int, Group] = {}
@@ -79,7 +63,6 @@ class Actor:
         self._orders: deque[Prefill | Form | More | Close] = deque()
         self._ready: deque[Group] = deque()
         self._unknown: dict[int, list[tuple[Address, Message]]] = {}
-        self._traffic: dict[str, Traffic] = {}
         self.carried: list[Carried] | None = None
         """What arrived when, if somebody wants to know."""
         self.now: Callable[[int], None] | None = None
@@ -166,9 +149,9 @@ class Actor:
     def report(self, threads: int) -> Reported:
         """What was done since the last report."""
         for group in self._groups.values():
-            self._count_repeated(group)
-        report = report_of(self.address, self._executor, threads, self._traffic, self.carried or ())
-        self._traffic = {}
+            self._post.count_repeated(group)
+        traffic = self._post.taken()
+        report = report_of(self.address, self._executor, threads, traffic, self.carried or ())
         if self.carried is not None:
             self.carried = []
         return report
@@ -269,7 +252,7 @@ class Actor:
         self._failed.pop(number, None)
         group = self._groups.pop(number, None)
         if group is not None:
-            self._count_repeated(group)
+            self._post.count_repeated(group)
         self._unknown.pop(number, None)
         self._executor.end(number)
         self._endpoint.forget(number)
@@ -302,7 +285,7 @@ class Actor:
         self._executor.receive(group.number, names, message.tensors)
         group.known[message.index] = message.tensors
         if group.routine and not group.unsteady.issuperset(names):
-            self._unlearn(group)
+            self._practice.unlearn(group)
 
     def _inherit(self, number: int) -> None:
         """Keep the states of a micro-batch that was never here before."""
@@ -335,7 +318,7 @@ class Actor:
             return
         group.is_going = True
         for index, hop in group.program.lends:
-            self._send_values(group, index, hop)
+            self._post.values(group, index, hop)
         self._advance(group)
 
     def _feed(self, group: Group) -> None:
@@ -356,7 +339,7 @@ class Actor:
                 self.now(group.number + 1)
             habit = group.routine[group.turn] if group.routine else None
             try:
-                if habit is None or not self._repeat(group, habit):
+                if habit is None or not self._practice.repeat(group, habit):
                     self._run(group, turn)
             except DisaggcError as error:
                 self._fail(group.number, error)
@@ -373,23 +356,7 @@ class Actor:
         """Run a stage, and send what it wrote."""
         self._executor.run(group.number, group.step, group.program.phase, turn.stage)
         for hop in turn.hops:
-            self._send_values(group, turn.stage, hop)
-
-    def _repeat(self, group: Group, habit: Habit) -> bool:
-        """The same, by routine; False if it fails, and is to be run as usual, which mends or explains it."""
-        start = perf_counter_ns()
-        try:
-            habit.execute()
-        except FAILURES:
-            self._unlearn(group)
-            return False
-        tally = habit.tally
-        tally.calls += 1
-        tally.nanoseconds += perf_counter_ns() - start
-        for send in habit.sends:
-            send(group.step)
-        habit.uncounted += 1
-        return True
+            self._post.values(group, turn.stage, hop)
 
     def _finish(self, group: Group) -> None:
         """End a step."""
@@ -397,11 +364,11 @@ class Actor:
         chosen = self._choose(group) if program.is_lead else None
         if not group.is_in_place:
             self._executor.commit(group.number, program.kept)
-        if group.tries and group.learn(self._executor.held(group.number)):
-            self._learn(group)
+        if group.tries:
+            self._practice.learn(group)
         if program.reports:
             lead = group.wiring.logits
-            self._send(group, lead, Kind.DONE, program.turns[-1].stage, ())
+            self._post.word(group, lead, Kind.DONE, program.turns[-1].stage, ())
         group.end_step()
         if program.phase == "prefill":
             self._bequeath(group)
@@ -411,38 +378,6 @@ class Actor:
             self._ready.append(group)
         if group.early:
             self._take_early(group)
-
-    def _learn(self, group: Group) -> None:
-        """Note which stages are routine from now on."""
-        self._count_repeated(group)
-        group.routine = tuple(self._habit(group, turn) for turn in group.program.turns)
-
-    def _habit(self, group: Group, turn: Turn) -> Habit | None:
-        found = habit_of(self._executor, group.number, group.program.phase, turn.stage, group.unsteady)
-        if found is None or any(not group.unsteady.isdisjoint(hop.names) for hop in turn.hops):
-            return None
-        found.sends = tuple(self._again(group, turn.stage, hop) for hop in turn.hops)
-        return found
-
-    def _again(self, group: Group, index: int, hop: Hop) -> Callable[[int], None]:
-        sent = group.sent[index, hop.target]
-        message = Message(Kind.VALUES, group.number, group.step, index, sent.tensors)
-        return self._endpoint.again(sent.address, message)
-
-    def _unlearn(self, group: Group) -> None:
-        """Something moved after all."""
-        self._count_repeated(group)
-        group.unlearn()
-
-    def _count_repeated(self, group: Group) -> None:
-        """Count the messages of stages that were run by routine."""
-        for turn, habit in zip(group.program.turns, group.routine, strict=False):
-            times = habit.uncounted if habit is not None else 0
-            for hop in turn.hops if times else ():
-                sent = group.sent[turn.stage, hop.target]
-                self._traffic.setdefault(hop.target, Traffic()).add(len(sent.tensors), sent.nbytes, times)
-            if habit is not None:
-                habit.uncounted = 0
 
     def _choose(self, group: Group) -> Array:
         """Greedy: the likeliest token [rows], the lowest id among equals."""
@@ -515,24 +450,6 @@ class Actor:
             message = Message(Kind.STATES, group.number, group.step, 0, live)
             self._endpoint.send(Address(pool, instance), message)
         self._executor.retain(group.number, self._bequeathed(own, own))
-
-    def _send(self, group: Group, pool: str, kind: Kind, index: int, tensors: tuple[OrtValue, ...]) -> None:
-        message = Message(kind, group.number, group.step, index, tensors)
-        self._endpoint.send(Address(pool, group.route[pool]), message)
-
-    def _send_values(self, group: Group, index: int, hop: Hop) -> None:
-        """Send what a stage wrote, or a state that is lent, and count it."""
-        key = (index, hop.target)
-        known = group.sent.get(key)
-        version = self._executor.version(group.number)
-        if known is None or known.version != version:
-            tensors = self._executor.values(group.number, hop.names)
-            address = Address(hop.target, group.route[hop.target])
-            size = sum(nbytes(value) for value in tensors)
-            known = group.sent[key] = Sent(address, tensors, size, version)
-        message = Message(Kind.VALUES, group.number, group.step, index, known.tensors)
-        self._endpoint.send(known.address, message)
-        self._traffic.setdefault(hop.target, Traffic()).add(len(known.tensors), known.nbytes)
 
     def _fail(self, number: int, error: DisaggcError) -> None:
         """Give a micro-batch up, and say why; others go on."""

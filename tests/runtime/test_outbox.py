@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 
 from disaggc.plans import Plan
-from disaggc.runtime import Deployment, Execution, deploy_reference
+from disaggc.runtime import Deployment, Execution, deploy, deploy_reference
 from disaggc.runtime.actor import Actor
 from disaggc.runtime.arena import Layout, attach, create
 from disaggc.runtime.bell import Bell
 from disaggc.runtime.commands import Failed, Reported
 from disaggc.runtime.executor import Executor
+from disaggc.runtime.group import Group
 from disaggc.runtime.heap import Heap
 from disaggc.runtime.links import Links
 from disaggc.runtime.messages import DRIVER, Address, Kind, Message
 from disaggc.runtime.outbox import Outbox
 from disaggc.runtime.ports import ports_of, wirings
+from disaggc.runtime.practice import Practice
+from disaggc.runtime.routine import Habit
 from disaggc.runtime.sessions import StageOpener
 from disaggc.runtime.states import Piece
 from disaggc.runtime.tensors import Array, view, wrap
@@ -391,3 +394,32 @@ def test_no_executor_reads_room_that_was_given_back(
             assert deployment.generate(PROMPTS, 20).tokens == expected
         neighbours.settle()
     assert not {number for end in neighbours.ends.values() for number in outbox(end.links).groups}
+
+
+def test_stages_that_became_routine_are_counted_like_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = split(TINY, tmp_path, contiguous(read(TINY), 4, 1))
+    repeated = []
+    repeat = Practice.repeat
+
+    def counting(self: Practice, group: Group, one: Habit) -> bool:
+        repeated.append(one.stage)
+        return repeat(self, group, one)
+
+    monkeypatch.setattr(Practice, "repeat", counting)
+    results = []
+    for transport in (None, Neighbours(plan, tmp_path, {"attention": 1, "experts": 1}, 0, None)):
+        opened = (
+            deploy(plan, tmp_path, TINY.parent)
+            if transport is None
+            else Deployment(plan, transport, Execution())
+        )
+        with opened as deployment:
+            results.append(deployment.generate([[5, 7, 11]], 20))
+    alone, apart = results
+    assert alone.tokens == apart.tokens
+    assert len(repeated) > 10 * len(plan.decode.stages)
+    assert alone.links == apart.links
+    calls = [{(s.phase, s.index): s.calls for s in result.stages} for result in results]
+    assert calls[0] == calls[1]
