@@ -33,6 +33,7 @@ from disaggc.runtime.messages import DRIVER, Address, Kind, Message
 from disaggc.runtime.ports import ports_of, wirings
 from disaggc.runtime.posting import Endpoint, Post
 from disaggc.runtime.practice import Practice
+from disaggc.runtime.precedence import Waiting, rests
 from disaggc.runtime.program import Program, Turn, program_of
 from disaggc.runtime.reports import report_of
 from disaggc.runtime.routine import TRIES
@@ -61,7 +62,7 @@ class Actor:
         self._failed: dict[int, DisaggcError] = {}
         self._states = {state.past: state for state in plan.states}
         self._orders: deque[Prefill | Form | More | Close] = deque()
-        self._ready: deque[Group] = deque()
+        self._ready: Waiting[Group] = Waiting()
         self._unknown: dict[int, list[tuple[Address, Message]]] = {}
         self.carried: list[Carried] | None = None
         """What arrived when, if somebody wants to know."""
@@ -117,14 +118,14 @@ class Actor:
         return group is not None and group.step == step
 
     def work(self) -> bool:
-        """Go on with a micro-batch that waits for nothing; whether there was one."""
+        """Run one stage of a micro-batch that waits for nothing, or start its step; whether there was one."""
         if not self._ready:
             return False
-        group = self._ready.popleft()
-        if group.number in self._groups:
+        group = self._ready.first()
+        group.is_queued = False
+        if self._groups.get(group.number) is group:
             try:
-                if group.gave_way:
-                    group.gave_way = False
+                if group.is_going:
                     self._advance(group)
                 else:
                     self._start(group)
@@ -276,8 +277,8 @@ class Actor:
         if message.kind is Kind.VALUES and group.known.get(message.index) is not message.tensors:
             self._take_in(group, message)
         group.arrived.add(message.index)
-        if group.is_going and not group.gave_way:
-            self._advance(group)
+        if group.is_going:
+            self._go_on(group)
 
     def _take_in(self, group: Group, message: Message) -> None:
         """Values came as other tensors than last time."""
@@ -319,7 +320,7 @@ class Actor:
         group.is_going = True
         for index, hop in group.program.lends:
             self._post.values(group, index, hop)
-        self._advance(group)
+        self._go_on(group)
 
     def _feed(self, group: Group) -> None:
         if group.routine and group.feeder.is_steady:
@@ -328,29 +329,39 @@ class Actor:
         feeds = group.feeder.step(group.lengths, group.tokens)
         self._executor.receive(group.number, tuple(feeds), tuple(feeds.values()))
 
+    def _go_on(self, group: Group) -> None:
+        """Queue for the next stage if all is here that it needs; end the step if there is none."""
+        program = group.program
+        if group.turn == len(program.turns):
+            if program.awaited <= group.arrived:
+                self._finish(group)
+        elif program.turns[group.turn].needs <= group.arrived:
+            self._queue(group)
+
+    def _queue(self, group: Group) -> None:
+        """Let a micro-batch go on when its turn has come."""
+        if not group.is_queued:
+            group.is_queued = True
+            self._ready.add(group, perf_counter_ns(), group.rests[group.turn] if group.rests else 0)
+
     def _advance(self, group: Group) -> None:
-        """Run stages until something is missing, others may go first, or the step is over."""
-        turns = group.program.turns
-        while group.turn < len(turns):
-            turn = turns[group.turn]
-            if not turn.needs <= group.arrived:
-                return
-            if self.now is not None:
-                self.now(group.number + 1)
-            habit = group.routine[group.turn] if group.routine else None
-            try:
-                if habit is None or not self._practice.repeat(group, habit):
-                    self._run(group, turn)
-            except DisaggcError as error:
-                self._fail(group.number, error)
-                return
-            group.turn += 1
-            if turn.gives_way:
-                group.gave_way = True
-                self._ready.append(group)
-                return
-        if group.program.awaited <= group.arrived:
-            self._finish(group)
+        """Run a stage, and see whether there is more to do."""
+        if self.now is not None:
+            self.now(group.number + 1)
+        habit = group.routine[group.turn] if group.routine else None
+        try:
+            if habit is None or not self._practice.repeat(group, habit):
+                self._run(group, group.program.turns[group.turn])
+        except DisaggcError as error:
+            self._fail(group.number, error)
+            return
+        group.turn += 1
+        self._go_on(group)
+
+    def _rests(self, program: Program) -> tuple[float, ...]:
+        """By what its stages took here so far."""
+        took = (self._executor.took_ns(program.phase, turn.stage) for turn in program.turns)
+        return rests([(ns, bool(turn.hops)) for ns, turn in zip(took, program.turns, strict=True)])
 
     def _run(self, group: Group, turn: Turn) -> None:
         """Run a stage, and send what it wrote."""
@@ -366,6 +377,8 @@ class Actor:
             self._executor.commit(group.number, program.kept)
         if group.tries:
             self._practice.learn(group)
+        if program.phase == "decode" and group.step < TRIES:
+            group.rests = self._rests(program)
         if program.reports:
             lead = group.wiring.logits
             self._post.word(group, lead, Kind.DONE, program.turns[-1].stage, ())
@@ -375,7 +388,7 @@ class Actor:
         if chosen is not None:
             self._lead(group, chosen)
         elif not (program.is_started or group.is_over):
-            self._ready.append(group)
+            self._queue(group)
         if group.early:
             self._take_early(group)
 
@@ -413,7 +426,7 @@ class Actor:
                 send(group.step)
         elif group.program.started:
             self._start_others(group)
-        self._ready.append(group)
+        self._queue(group)
 
     def _start_others(self, group: Group) -> None:
         """Let the others begin for the first time; from then on they find the tokens in the same place."""

@@ -226,6 +226,11 @@ class Executor:
         stage = self._groups[group].bound.get((phase, index))
         return stage.settled if stage is not None else None
 
+    def took_ns(self, phase: Phase, index: int) -> float:
+        """What a run of a stage took on average since runs were last counted; 0 if it did not run."""
+        tally = self.tallies.get((phase, index))
+        return tally.nanoseconds / tally.calls if tally is not None and tally.calls else 0.0
+
     def runs(self, phase: Phase, index: int) -> bool:
         """Whether there is anything to run for a stage."""
         return (phase, index) in self._sessions

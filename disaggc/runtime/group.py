@@ -57,7 +57,9 @@ class Group:
         turn: The stage of the program that is next.
         is_going: Whether the step was started.
         is_in_place: Whether all states that are kept here stay where they are.
-        gave_way: Whether its next stage could run, and lets other micro-batches go first.
+        is_queued: Whether its next stage could run, or its next step begin, as soon as it has its turn.
+        rests: For each stage of the program the nanoseconds until something leaves (see ``precedence``);
+            empty while nobody knows.
         left: Steps that the lead may still take.
         start: As the lead: how others are told to begin a step; None if they never were.
         known: The tensors that arrived last, by index.
@@ -83,7 +85,7 @@ class Group:
     step: int = 0
     turn: int = 0
     is_going: bool = False
-    gave_way: bool = False
+    is_queued: bool = False
     is_over: bool = False
     is_in_place: bool = False
     arrived: set[int] = field(default_factory=set)
@@ -99,6 +101,7 @@ class Group:
     before: Mapping[str, OrtValue] | None = None
     tries: int = 0
     chances: int = 8
+    rests: tuple[float, ...] = ()
 
     @property
     def lengths(self) -> Lengths:

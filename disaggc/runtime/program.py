@@ -9,8 +9,7 @@ the lead when they are done.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from itertools import zip_longest
+from dataclasses import dataclass
 
 from disaggc.runtime.wiring import Hop, Phase, Wiring
 
@@ -24,14 +23,11 @@ class Turn:
         needs: Arrivals without which it cannot run: indices of stages whose values were sent here,
             or those of lent states (see ``lent_index``).
         hops: What leaves for other pools after it.
-        gives_way: Whether the next stage waits for nothing, as with pieces of a head: between the two, other
-            micro-batches go first.
     """
 
     stage: int
     needs: frozenset[int]
     hops: tuple[Hop, ...]
-    gives_way: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +111,7 @@ def _turns(wiring: Wiring, pool: str) -> tuple[Turn, ...]:
         arrivals = [arrival for arrival in arrivals if arrival > index]
         turns.append(Turn(index, frozenset(needs), wiring.hops[index]))
         lent = set()
-    return tuple(
-        turn if after is None else replace(turn, gives_way=not after.needs)
-        for turn, after in zip_longest(turns, turns[1:])
-    )
+    return tuple(turns)
 
 
 def _stages(wiring: Wiring, pool: str) -> list[int]:

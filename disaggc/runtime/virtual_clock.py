@@ -1,7 +1,8 @@
 """What the target machines would do by the plan's own prediction, for the work that was done here.
 
 Micro-batches take the steps that they took here, in the order that they depended on each other. A
-stage takes its pool for its predicted time, a transfer its link; who is ready first goes first. As
+stage takes its pool for its predicted time, a transfer its link; where several could go on, who would hand
+something over first goes first, as in the executors (see ``precedence``). As
 in the plan's conservative figure, the next stage waits for the transfers of the one before. Shards of one
 pool work, and are sent to and send, at the same time.
 """
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from disaggc.plans import Plan, Stage, Transfer
+from disaggc.runtime.precedence import Waiting, rests
 from disaggc.runtime.scheduler import Worked
 from disaggc.runtime.wiring import Phase, phase_of
 
@@ -44,13 +46,34 @@ Together = tuple[Stage | Transfer, ...]
 
 @dataclass(slots=True)
 class _Progress:
-    """Work that is on its way through the stages."""
+    """Work that is on its way through the stages.
+
+    Attributes:
+        rests: Stage to what passes from its start until something leaves its pool.
+        under_way: How many of the things that began together have not ended.
+    """
 
     work: int
     waits_for: int
     ops: Iterator[tuple[int, Together]]
+    rests: Mapping[int, float]
     followers: list[_Progress] = field(default_factory=list)
-    ready_us: float = 0.0
+    under_way: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A stage or transfer that could begin as soon as its resource is free."""
+
+    progress: _Progress
+    step: int
+    what: Stage | Transfer
+
+    @property
+    def resource(self) -> str:
+        """A pool, or a link."""
+        what = self.what
+        return what.pool if isinstance(what, Stage) else f"{what.source} -> {what.target}"
 
 
 def simulate(plan: Plan, worked: Sequence[Worked]) -> list[Predicted]:
@@ -60,26 +83,80 @@ def simulate(plan: Plan, worked: Sequence[Worked]) -> list[Predicted]:
         plan: The plan, with the times of its stages and transfers for one micro-batch.
         worked: What micro-batches did here, each after those that it names.
     """
-    all_progress = [_Progress(i, len(w.after), _ops(plan, w)) for i, w in enumerate(worked)]
-    for progress, work in zip(all_progress, worked, strict=True):
-        for before in work.after:
-            all_progress[before].followers.append(progress)
-    count = itertools.count()
-    heap = [(0.0, next(count), progress) for progress in all_progress if not progress.waits_for]
-    free: dict[str, float] = {}
-    found = []
-    while heap:
-        ready, _, progress = heapq.heappop(heap)
+    return sorted(_Clock(plan, worked).played(), key=lambda entry: (entry.start_us, entry.work))
+
+
+class _Clock:
+    """Resources, what waits for each, and what ends when."""
+
+    def __init__(self, plan: Plan, worked: Sequence[Worked]) -> None:
+        self._now = 0.0
+        self._waiting: dict[str, Waiting[_Task]] = {}
+        self._busy: set[str] = set()
+        self._ends: list[tuple[float, int, _Task]] = []
+        self._count = itertools.count()
+        rested = {"decode": dict(_rests(plan))}  # prompts wait for their turn, and for nothing else
+        self._all = [
+            _Progress(i, len(w.after), _ops(plan, w), rested.get(w.phase, {})) for i, w in enumerate(worked)
+        ]
+        for progress, work in zip(self._all, worked, strict=True):
+            for before in work.after:
+                self._all[before].followers.append(progress)
+
+    def played(self) -> Iterator[Predicted]:
+        """Each thing as it begins."""
+        for progress in self._all:
+            if not progress.waits_for:
+                self._go_on(progress)
+        yield from self._begun()
+        while self._ends:
+            self._now = self._ends[0][0]
+            while self._ends and self._ends[0][0] == self._now:
+                self._end(heapq.heappop(self._ends)[2])
+            yield from self._begun()
+
+    def _go_on(self, progress: _Progress) -> None:
+        """Let work wait for what is next, or release what waits for it."""
         following = next(progress.ops, None)
         if following is None:
-            for follower in _released(progress, ready):
-                heapq.heappush(heap, (follower.ready_us, next(count), follower))
-            continue
+            for follower in progress.followers:
+                follower.waits_for -= 1
+                if not follower.waits_for:
+                    self._go_on(follower)
+            return
         step, together = following
-        entries = [_occupy(free, progress.work, step, what, ready) for what in together]
-        found += entries
-        heapq.heappush(heap, (max(entry.end_us for entry in entries), next(count), progress))
-    return sorted(found, key=lambda entry: (entry.start_us, entry.work))
+        progress.under_way = len(together)
+        for what in together:
+            task = _Task(progress, step, what)
+            rest = progress.rests.get(what.index, 0.0) if isinstance(what, Stage) else 0.0
+            self._waiting.setdefault(task.resource, Waiting()).add(task, self._now, rest)
+
+    def _begun(self) -> Iterator[Predicted]:
+        """What begins now: on each free resource whoever is due first."""
+        for resource, waiting in self._waiting.items():
+            if waiting and resource not in self._busy:
+                task = waiting.first()
+                self._busy.add(resource)
+                end = self._now + task.what.time_us
+                heapq.heappush(self._ends, (end, next(self._count), task))
+                yield Predicted(resource, task.what, task.progress.work, task.step, self._now, end)
+
+    def _end(self, task: _Task) -> None:
+        self._busy.discard(task.resource)
+        task.progress.under_way -= 1
+        if not task.progress.under_way:
+            self._go_on(task.progress)
+
+
+def _rests(plan: Plan) -> Iterator[tuple[int, float]]:
+    """Decode stages, by index, with what passes from the start of each until something leaves its pool."""
+    sending = {transfer.after for transfer in plan.decode.transfers}
+    pools: dict[str, list[Stage]] = {}
+    for stage in plan.decode.stages:
+        pools.setdefault(stage.pool, []).append(stage)
+    for stages in pools.values():
+        times = rests([(stage.time_us, stage.index in sending) for stage in stages])
+        yield from zip((stage.index for stage in stages), times, strict=True)
 
 
 def busy_share(entries: Sequence[Predicted]) -> Mapping[str, float]:
@@ -128,21 +205,3 @@ def _shards_together(stages: Sequence[Stage], whole: Mapping[str, str]) -> Itera
         run.append(stage)
     if run:
         yield tuple(run)
-
-
-def _occupy(
-    free: dict[str, float], work: int, step: int, what: Stage | Transfer, ready_us: float
-) -> Predicted:
-    resource = what.pool if isinstance(what, Stage) else f"{what.source} -> {what.target}"
-    start = max(ready_us, free.get(resource, 0.0))
-    free[resource] = start + what.time_us
-    return Predicted(resource, what, work, step, start, free[resource])
-
-
-def _released(progress: _Progress, now_us: float) -> Iterator[_Progress]:
-    """The work that waited for this alone."""
-    for follower in progress.followers:
-        follower.waits_for -= 1
-        follower.ready_us = max(follower.ready_us, now_us)
-        if not follower.waits_for:
-            yield follower
