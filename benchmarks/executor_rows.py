@@ -60,6 +60,19 @@ ROWS = (
 )
 """Baselines come first: rows whose ratio is to one session, then those to m=1."""
 
+TURNS = (
+    "two threads",
+    "batch 2",
+    "two replicas",
+    "genai",
+    "one session",
+    "in process",
+    "m=2",
+    "m=1",
+    "m=3",
+)
+"""The order in which they take turns: a row that is aimed at is next to the one that its ratio is to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ran:

@@ -6,9 +6,10 @@
     python benchmarks/executors_table.py --library calibrated             here and here-2t, measured before
 
 The machine is calibrated first (disaggc calibrate --here, with one thread and with two). Each model is then
-compiled for one executor, and for two with attention and FFN apart (mode = "afd"); the predictions are of
-these plans, played on the virtual clock. All rows are open at a time and take turns in every round, so that
-a change of the machine's speed hits them alike.
+compiled for one executor, and for two with attention and FFN apart (mode = "afd", some_layers = true: as
+many layers' FFN as keep both busy; --all-layers: every layer's); the predictions are of these plans, played
+on the virtual clock. All rows are open at a time and take turns in every round, those that are compared one
+after the other, so that a change of the machine's speed hits them alike.
 
     one session      one onnxruntime session of the whole model, one thread, one request
     two threads      the same with two threads
@@ -34,7 +35,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from executor_rows import PROMPT, ROWS, Ran, Row, Running
+from executor_rows import PROMPT, ROWS, TURNS, Ran, Row, Running
 
 from disaggc.backends.emitters import Settings, emit
 from disaggc.calibration import Forecast, calibrate, forecast, in_one_process, write_system
@@ -58,6 +59,7 @@ class Subject:
         default: Where it lies if nobody says.
         cure: What to do if it does not.
         new_tokens: Decoded in a round.
+        rounds: For each round that is asked for: a small model's take no time, and vary more.
         targets: Row to the ratio that is aimed at.
     """
 
@@ -67,6 +69,7 @@ class Subject:
     default: Path
     cure: str
     new_tokens: int
+    rounds: int
     targets: Mapping[str, float]
 
 
@@ -78,6 +81,7 @@ SUBJECTS = (
         ROOT / "examples" / "smollm2" / "smollm2" / "model.onnx",
         "examples/smollm2/README.md says how to make it",
         48,
+        1,
         {"in process": 0.97, "m=3": 1.6},
     ),
     Subject(
@@ -86,7 +90,8 @@ SUBJECTS = (
         "DISAGGC_TINY_MOE",
         ROOT / "examples" / "models" / "qwen3_moe.gqa_moe.onnx",
         "it comes with the checkout",
-        200,
+        400,
+        5,
         {"in process": 0.85, "m=3": 1.9},
     ),
 )
@@ -102,6 +107,7 @@ def main() -> None:
         )
     parser.add_argument("--only", choices=[subject.option for subject in SUBJECTS])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--all-layers", action="store_true", help="part the FFN of every layer")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each of the two calibrations")
     parser.add_argument("--library", type=Path, metavar="DIR", help="calibrated before; not done again")
     options = parser.parse_args()
@@ -111,7 +117,7 @@ def main() -> None:
         for subject in SUBJECTS:
             if options.only in (None, subject.option):
                 path = getattr(options, subject.option) or os.environ.get(subject.variable) or subject.default
-                show(subject, Path(path), systems, Path(scratch), options.rounds)
+                show(subject, Path(path), systems, Path(scratch), options)
 
 
 def declared(library: Path, seconds: float, fresh: bool) -> dict[str, System]:
@@ -132,13 +138,20 @@ def _calibrated(name: str, threads: int, seconds: float) -> System:
     return calibrate(Calibration(name, threads, seconds, force=True)).system
 
 
-def show(subject: Subject, path: Path, systems: Mapping[str, System], scratch: Path, rounds: int) -> None:
+def show(
+    subject: Subject,
+    path: Path,
+    systems: Mapping[str, System],
+    scratch: Path,
+    options: argparse.Namespace,
+) -> None:
     """Compile, predict, measure, print."""
     if not path.is_file():
         print(f"\n{subject.title}: there is no '{path}'. Give --{subject.option} PATH; {subject.cure}.")
         return
     start = time.perf_counter()
-    plans = Plans(path, systems, scratch / subject.option, subject.new_tokens)
+    plans = Plans(path, systems, scratch / subject.option, subject.new_tokens, not options.all_layers)
+    rounds = options.rounds * subject.rounds
     forecasts = dict(plans.forecasts())
     with_genai, why_not = plans.genai()
     rows = [row for row in ROWS if row.kind != "genai" or with_genai]
@@ -157,13 +170,20 @@ def show(subject: Subject, path: Path, systems: Mapping[str, System], scratch: P
 class Plans:
     """A model's plans on this machine."""
 
-    def __init__(self, path: Path, systems: Mapping[str, System], scratch: Path, new_tokens: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        systems: Mapping[str, System],
+        scratch: Path,
+        new_tokens: int,
+        some_layers: bool = True,
+    ) -> None:
         self.models, self._path, self._systems = path.parent, path, systems
         self._scratch, self._new_tokens = scratch, new_tokens
         for system in systems.values():
             write_system(system, scratch / "library")
         self.whole = self._compiled("whole", (ONE,), SearchSpec((1,), (1,), "colocated"))
-        self.cut = self._compiled("cut", (ONE, OTHER), SearchSpec((1,), (3,), "afd"))
+        self.cut = self._compiled("cut", (ONE, OTHER), SearchSpec((1,), (3,), "afd", some_layers))
 
     def folder(self, row: Row) -> Path:
         """What a row opens."""
@@ -225,14 +245,15 @@ def one_thread(config: Path) -> None:
 
 
 def measure(rows: Sequence[Row], plans: Plans, rounds: int, new_tokens: int) -> dict[str, list[Ran]]:
-    """Every row once in each round; every other round backwards, so that none always follows the same one."""
+    """Every row once in each round, in ``TURNS``; every other round backwards, so that none is always first."""
     running = {row.name: Running(row, plans.folder(row), plans.models) for row in rows}
     for each in running.values():
         each.wait()
     found: dict[str, list[Ran]] = {row.name: [] for row in rows}
     for number in range(rounds):
-        for name, each in list(running.items())[:: -1 if number % 2 else 1]:
-            found[name].append(each.run(new_tokens))
+        for name in TURNS[:: -1 if number % 2 else 1]:
+            if name in running:
+                found[name].append(running[name].run(new_tokens))
     for each in running.values():
         each.close()
     return found

@@ -14,6 +14,7 @@ from disaggc.placement.formulation import PICO, STEP_OVERHEAD_S, step_overhead_s
 from disaggc.placement.frontier import answer_per_mw
 from disaggc.placement.modes import ANY
 from disaggc.placement.objective import MEASURES, SubFleet
+from disaggc.placement.pieces import Piece
 from disaggc.placement.pricing import LIVE_VALUES, RESERVE, Limits
 from disaggc.placement.search import SIMPLICITY, Answer, price
 from disaggc.plans import (
@@ -104,20 +105,35 @@ def _roles(decision: Decision, place: int) -> list[str]:
     pieces, answer = decision.request.pieces.pieces, decision.answer
     told = []
     for phase, offset in ((Phase.PREFILL, 0), (Phase.DECODE, len(pieces))):
-        here = [p.role.value for i, p in enumerate(pieces) if answer.assignment[offset + i] == place]
-        away = [p.role.value for i, p in enumerate(pieces) if answer.assignment[offset + i] != place]
+        placed = answer.assignment[offset : offset + len(pieces)]
+        here = [piece for piece, at in zip(pieces, placed, strict=True) if at == place]
+        away = [piece for piece, at in zip(pieces, placed, strict=True) if at != place]
         if here:
-            told.append(f"{phase.value}: {_listed(list(dict.fromkeys(here)), list(dict.fromkeys(away)))}")
+            told.append(f"{phase.value}: {_listed(here, away)}")
     return told
 
 
-def _listed(here: list[str], away: list[str]) -> str:
-    """Roles by name, or by what is missing where that is shorter."""
-    if not away:
+def _listed(here: list[Piece], away: list[Piece]) -> str:
+    """Roles by name, or by what is missing where that is shorter; of those that are parted, how many."""
+    mine, others = _counted(here), _counted(away)
+    if not others:
         return "everything"
-    if len(away) < len(here) and not set(here) & set(away):
-        return f"everything but {', '.join(away)}"
-    return ", ".join(here)
+    if len(others) < len(mine) and not set(mine) & set(others):
+        return f"everything but {', '.join(others)}"
+    parted = {piece.role.value for piece in (*here, *away) if piece.bundle} & set(others)
+    told = (
+        f"{role} ({count} of {count + others[role]})" if role in parted else role
+        for role, count in mine.items()
+    )
+    return ", ".join(told)
+
+
+def _counted(pieces: list[Piece]) -> dict[str, int]:
+    """Roles with how often each is there."""
+    found: dict[str, int] = {}
+    for piece in pieces:
+        found[piece.role.value] = found.get(piece.role.value, 0) + piece.count
+    return found
 
 
 def schedule(decision: Decision) -> Schedule:

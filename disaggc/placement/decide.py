@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from disaggc.errors import InfeasiblePlanError
 from disaggc.placement.diagnose import diagnose, relaxations
 from disaggc.placement.formulation import PICO, step_overhead_s
-from disaggc.placement.modes import ANY, Mode, mode_name, modes_called
+from disaggc.placement.modes import ANY, Mode, mode_name, modes_called, parted_layers
 from disaggc.placement.search import Answer, Outcome, Request, fewest_devices, price, search
 
 
@@ -66,13 +66,14 @@ def decide(request: Request, tell: Callable[[str], None] = lambda _: None) -> De
     if everything.answer is None:
         raise InfeasiblePlanError(_infeasible(request, outcomes))
     chosen = everything.answer
-    name = mode_name(request.pieces, _places(chosen), chosen.assignment)
+    kind = mode_name(request.pieces, _places(chosen), chosen.assignment)
+    name = kind + parted_layers(request.pieces, chosen.assignment)
     searched = [*(o for _, o in outcomes), everything]
     return Decision(
         request,
         name,
         chosen,
-        tuple(_options(request, outcomes, chosen, name)),
+        tuple(_options(request, [(m, o) for m, o in outcomes if m.name != kind], chosen, name)),
         everything.bound,
         sum(o.candidates for o in searched),
         sum(o.solved for o in searched),
@@ -112,8 +113,6 @@ def _options(
 ) -> list[Option]:
     found = []
     for mode, outcome in outcomes:
-        if mode.name == name:
-            continue
         if outcome.answer is None:
             found.append(Option(mode.name, None, False, diagnose(request, mode), None))
         else:

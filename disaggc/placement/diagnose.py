@@ -77,7 +77,7 @@ def _memory(request: Request, mode: Mode) -> str:
 
 def _unique(forced: list[tuple[Piece, Phase]]) -> list[Piece]:
     """Pieces, once each even where both phases are forced: they share weights."""
-    return list({piece.key: piece for piece, _ in forced}.values())
+    return list({piece.segments: piece for piece, _ in forced}.values())
 
 
 def _cache(request: Request, piece: Piece) -> float:

@@ -47,7 +47,7 @@ class Mode:
             return self.prefill
         if piece.role is Role.CORE_ATTENTION:
             return self.attention
-        if piece.role in FEED_FORWARD:
+        if _is_forward(piece) and piece.bundle == 0:
             return self.feed_forward
         return self.rest
 
@@ -85,17 +85,31 @@ def mode_name(pieces: Pieces, names: Sequence[str], assignment: Assignment) -> s
     n = len(pieces.pieces)
     prefill, decode = set(assignment[:n]), set(assignment[n:])
     core = {assignment[n + i] for i, p in enumerate(pieces.pieces) if p.role is Role.CORE_ATTENTION}
-    forward = {assignment[n + i] for i, p in enumerate(pieces.pieces) if p.role in FEED_FORWARD}
+    forward = {assignment[n + i] for i, p in enumerate(pieces.pieces) if _is_forward(p)}
     if len(decode) == 1 and prefill == decode:
         return f"colocated on {names[min(decode)]}"
     if len(decode) == 1 and len(prefill) == 1:
         return f"P/D: prefill on {names[min(prefill)]}, decode on {names[min(decode)]}"
-    if len(core) == 1 and len(forward) == 1 and core != forward:
-        return f"AFD: attention on {names[min(core)]}, FFN on {names[min(forward)]}"
+    if len(core) == 1 and len(forward - core) == 1:
+        return f"AFD: attention on {names[min(core)]}, FFN on {names[min(forward - core)]}"
     layers = {assignment[n + i] for i, p in enumerate(pieces.pieces) if p.in_layers}
     if len(layers) == 1 and len(prefill) == 1:
         return _but_for(pieces, names, assignment, min(layers))
     return f"mixed: prefill on {_listed(names, prefill)}, decode on {_listed(names, decode)}"
+
+
+def parted_layers(pieces: Pieces, assignment: Assignment) -> str:
+    """' in 15 of 30 layers' where only some have their feed-forward apart from attention; else ''."""
+    decode = assignment[len(pieces.pieces) :]
+    core = {place for p, place in zip(pieces.pieces, decode, strict=True) if p.role is Role.CORE_ATTENTION}
+    forward = [(p.count, place) for p, place in zip(pieces.pieces, decode, strict=True) if _is_forward(p)]
+    apart = sum(count for count, place in forward if place not in core)
+    layers = sum(count for count, _ in forward)
+    return f" in {apart} of {layers} layers" if len(core) == 1 and 0 < apart < layers else ""
+
+
+def _is_forward(piece: Piece) -> bool:
+    return piece.role in FEED_FORWARD
 
 
 def _but_for(pieces: Pieces, names: Sequence[str], assignment: Assignment, home: int) -> str:

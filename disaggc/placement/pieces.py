@@ -2,12 +2,16 @@
 
 Eighty equal layers give one set of pieces with a count of eighty; a choice for a piece holds for all
 of its layers. Flows keep count of how often they occur, within layers and from layer to layer.
+
+Where only some of the layers may be parted, the pieces behind attention are *bundles* of layers: every
+other one, every other one of the rest, and so on. Of 30 layers these are 15, 7, 4, 2, 1 and 1, whose
+sums are all numbers up to 30; each bundle is spread evenly over the depth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from disaggc.cost import Bill, Formats, Work, format_bits
 from disaggc.ir import Graph, Role, Segment, State
@@ -19,6 +23,9 @@ COPIED = 64 * 1024
 
 Key = tuple[int, int, str]
 """Layer class (-1 outside layers), slot in the layer, role."""
+
+Members = list[tuple[Key, int, list[Segment]]]
+"""The segments of each piece to be, with its key and bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,7 @@ class Piece:
         kv_elements: Cache elements that one token of one request adds, in one layer.
         fixed_state: State elements that one request keeps whatever its length, in one layer.
         tables: Elements of lookup tables by stored bits: they lie in memory, a step reads rows of them.
+        bundle: Which of the bundles that its class of layers is placed in; 0 is the largest, or the only.
     """
 
     key: Key
@@ -42,6 +50,7 @@ class Piece:
     kv_elements: int
     fixed_state: int
     tables: Mapping[int, int] = field(default_factory=dict)
+    bundle: int = 0
 
     @property
     def stored(self) -> dict[int, int]:
@@ -115,8 +124,13 @@ class Pieces:
         return sum(p.resident_bytes(formats) * p.count for p in self.pieces)
 
 
-def fold(graph: Graph) -> Pieces:
-    """The pieces and edges of a segmented graph. Masks and positions are made where they are needed."""
+def fold(graph: Graph, bundled: bool = False) -> Pieces:
+    """The pieces and edges of a segmented graph. Masks and positions are made where they are needed.
+
+    Args:
+        graph: Analysed.
+        bundled: Whether what lies behind attention may be placed unlike in layers that are alike.
+    """
     groups: dict[Key, list[Segment]] = {}
     for segment in graph.segments:
         if segment.role is not Role.AUXILIARY:
@@ -124,8 +138,12 @@ def fold(graph: Graph) -> Pieces:
     state_bits = max((s.dtype.bits for s in graph.states), default=16)
     bits = state_bits, _activation_bits(graph)
     widths = _widths(graph)
+    members = _alike(graph, groups, widths, bits)
+    if bundled:
+        members = _bundles(members)
     pieces = tuple(
-        _piece(graph, key, members, widths, *bits) for key, members in _alike(graph, groups, widths, bits)
+        replace(_piece(graph, key, segments, widths, *bits), bundle=bundle)
+        for key, bundle, segments in members
     )
     piece_of = {s: i for i, piece in enumerate(pieces) for s in piece.segments}
     edges = edges_of(graph, piece_of)
@@ -134,7 +152,7 @@ def fold(graph: Graph) -> Pieces:
 
 def _alike(
     graph: Graph, groups: Mapping[Key, list[Segment]], widths: dict[int, int], bits: tuple[int, int]
-) -> list[tuple[Key, list[Segment]]]:
+) -> Members:
     """The groups, those of different classes as one where they do the same work in the same place of a layer.
 
     An exporter may write one layer apart from its equals (a norm that the others fuse with the add before
@@ -149,7 +167,27 @@ def _alike(
         same = (piece.work, piece.kv_elements, piece.fixed_state, piece.tables)
         apart = key if not piece.in_layers else (role, nth)
         merged.setdefault(repr((apart, same)), (key, []))[1].extend(members)
-    return [(key, sorted(members, key=lambda s: s.index)) for key, members in merged.values()]
+    return [(key, 0, sorted(members, key=lambda s: s.index)) for key, members in merged.values()]
+
+
+def _bundles(members: Members) -> Members:
+    """The same with every piece of layers that keeps no state parted into bundles of them."""
+    found: Members = []
+    for key, bundle, segments in members:
+        if segments[0].layer is None or segments[0].role is Role.CORE_ATTENTION or segments[0].states:
+            found.append((key, bundle, segments))
+            continue
+        last = len(segments).bit_length()
+        parted: dict[int, list[Segment]] = {}
+        for nth, segment in enumerate(segments):
+            parted.setdefault(_trailing_zeros(nth, last), []).append(segment)
+        found += [(key, nth, parted[zeros]) for nth, zeros in enumerate(sorted(parted))]
+    return found
+
+
+def _trailing_zeros(number: int, most: int) -> int:
+    """How often 2 divides a number; ``most`` for 0."""
+    return (number & -number).bit_length() - 1 if number else most
 
 
 def _key(segment: Segment) -> Key:

@@ -27,7 +27,7 @@ def request_of(job: Job, tier: TierSpec, graph: Graph, library: Library) -> Requ
         JobError: The model has no token stream, or a number format is unknown.
         UnknownTargetError: The fleet names a system that is not declared.
     """
-    pieces = placed(graph)
+    pieces = placed(graph, job.search.some_layers)
     for name in (job.model.weights, job.model.kv, job.model.activations):
         format_bits(name, 16)
     assert tier.context_tokens and tier.input_tokens and tier.tokens_per_s_per_user and tier.ttft_ms
@@ -44,8 +44,8 @@ def request_of(job: Job, tier: TierSpec, graph: Graph, library: Library) -> Requ
     )
 
 
-def placed(graph: Graph) -> Pieces:
-    """The pieces of a decoder.
+def placed(graph: Graph, bundled: bool = False) -> Pieces:
+    """The pieces of a decoder, as ``fold`` takes them.
 
     Raises:
         JobError: The model has no token stream.
@@ -55,7 +55,7 @@ def placed(graph: Graph) -> Pieces:
             f"'{graph.source.name}' has no stream of tokens from an embedding to logits, so there are no "
             f"phases to place. 'disaggc inspect' shows what was found; export the decoder with its KV cache."
         )
-    return fold(graph)
+    return fold(graph, bundled)
 
 
 def load_of(tier: TierSpec) -> Load:

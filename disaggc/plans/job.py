@@ -122,11 +122,15 @@ class SearchSpec:
         batch: Requests in one micro-batch.
         micro_batches: Micro-batches in flight.
         mode: 'afd', 'pd', 'colocated' or a part of a mode's name; plans of other modes are left out.
+        some_layers: Whether the feed-forward of only some of the layers that are alike may be parted from
+            attention, so that neither side waits for the other. Serving stacks cannot express such plans;
+            the executors here run them.
     """
 
     batch: tuple[int, ...] = ()
     micro_batches: tuple[int, ...] = ()
     mode: str = ""
+    some_layers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

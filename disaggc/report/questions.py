@@ -19,7 +19,7 @@ KINDS = {"afd": "AFD: ", "pd": "P/D: ", "p/d": "P/D: ", "colocated": "colocated 
 PLACES = (
     (re.compile(r"(colocated|decode) on (?P<all>\S+)$"), ("all",)),
     (re.compile(r"P/D: prefill on \S+, decode on (?P<decode>\S+)"), ("decode",)),
-    (re.compile(r"AFD: attention on (?P<attention>\S+), FFN on (?P<ffn>\S+)$"), ("attention", "ffn")),
+    (re.compile(r"AFD: attention on (?P<attention>\S+), FFN on (?P<ffn>\S+)"), ("attention", "ffn")),
 )
 
 
