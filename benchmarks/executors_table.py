@@ -245,7 +245,7 @@ def one_thread(config: Path) -> None:
 
 
 def measure(rows: Sequence[Row], plans: Plans, rounds: int, new_tokens: int) -> dict[str, list[Ran]]:
-    """Every row once in each round, in ``TURNS``; every other round backwards, so that none is always first."""
+    """Every row once in each round, in the order of ``TURNS``, every other round backwards."""
     running = {row.name: Running(row, plans.folder(row), plans.models) for row in rows}
     for each in running.values():
         each.wait()

@@ -20,7 +20,7 @@ from disaggc.runtime.heap import Heap
 from disaggc.runtime.memory import NoRoomError
 from disaggc.runtime.messages import DRIVER, Address, Kind, Message
 from disaggc.runtime.outbox import Outbox
-from disaggc.runtime.ring import Ring
+from disaggc.runtime.ring import WRITTEN, Ring
 from disaggc.runtime.tensors import Array
 
 _REST = struct.Struct("<Q")
@@ -143,7 +143,8 @@ class Links:
     def has_any(self) -> bool:
         """Whether a message has arrived."""
         for _, way in self._in:
-            if way.ring.has_record():
+            ring = way.ring
+            if ring.counters[WRITTEN] != ring.taken:
                 return True
         return bool(self._early or self._refused)
 
@@ -196,6 +197,9 @@ class Links:
     def _arrived(self) -> tuple[Address, Message] | None:
         """The next message in the rings; those that say what is read no more are dealt with here."""
         for source, way in self._in:
+            ring = way.ring
+            if ring.counters[WRITTEN] == ring.taken:
+                continue
             while (message := _next(way)) is not None:
                 if message.kind is not Kind.RELEASED:
                     return source, message

@@ -17,17 +17,13 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Waiting(Generic[T]):
-    """Those that could go on."""
+class Waiting(list[tuple[float, int, T]], Generic[T]):
+    """Those that could go on: a heap."""
 
     def __init__(self) -> None:
         """Begin with nobody."""
-        self._heap: list[tuple[float, int, T]] = []
+        super().__init__()
         self._number = itertools.count()
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._heap)
 
     def add(self, one: T, since: float, rest: float) -> None:
         """Somebody could go on.
@@ -37,15 +33,11 @@ class Waiting(Generic[T]):
             since: Since when.
             rest: How long after it begins it hands something over, in the same unit.
         """
-        heapq.heappush(self._heap, (since + rest, next(self._number), one))
+        heapq.heappush(self, (since + rest, next(self._number), one))
 
     def first(self) -> T:
         """Who is due first, of equals who came first; out of the queue."""
-        return heapq.heappop(self._heap)[2]
-
-    def clear(self) -> None:
-        """Nobody could go on any more."""
-        self._heap.clear()
+        return heapq.heappop(self)[2]
 
 
 def rests(stages: Sequence[tuple[float, bool]]) -> tuple[float, ...]:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from disaggc.runtime.tensors import Array
 
 CONTROL_BYTES = 128
-_WRITTEN, _READ = 0, 8  # 64-bit words, 64 bytes apart
+WRITTEN, _READ = 0, 8
+"""64-bit words, 64 bytes apart: which of the counters says what was written, and what was read."""
 _PREFIX = 8
 _SKIP = (1 << 64) - 1
 
@@ -31,31 +32,32 @@ class Ring:
 
     def __init__(self, memory: Array) -> None:
         """Look at a ring that lies in ``memory`` (uint8); all zeros is an empty one."""
-        self._counters = memory[:CONTROL_BYTES].data.cast("Q")
+        self.counters = memory[:CONTROL_BYTES].data.cast("Q")
+        """What was ever written and read. Nothing is to be read while ``WRITTEN`` is what is ``taken``."""
         self._data = memory[CONTROL_BYTES:].data
         self._words = self._data.cast("Q")
         self._size = len(self._data)
-        self._position = self._counters[_WRITTEN]
-        self._taken = self._counters[_READ]
+        self._position = self.counters[WRITTEN]
+        self.taken = self.counters[_READ]
         self.largest = self._size // 4 - _PREFIX
         """Bytes of the largest record."""
 
     def clear(self) -> None:
         """Empty it; nobody may be at either end meanwhile."""
-        self._counters[_WRITTEN] = self._counters[_READ] = 0
+        self.counters[WRITTEN] = self.counters[_READ] = 0
         self.restart()
 
     def restart(self) -> None:
         """Take the counters as they are, after somebody cleared the ring."""
-        self._position = self._counters[_WRITTEN]
-        self._taken = self._counters[_READ]
+        self._position = self.counters[WRITTEN]
+        self.taken = self.counters[_READ]
 
     def reserve(self, size: int) -> memoryview | None:
         """Room for a record of ``size`` bytes, not larger than ``largest``; None if it is full."""
         needed = _PREFIX + _aligned(size)
         offset = self._position % self._size
         skipped = self._size - offset if offset + needed > self._size else 0
-        free = self._size - (self._position - self._counters[_READ])
+        free = self._size - (self._position - self.counters[_READ])
         if free < skipped + needed:
             return None
         if skipped:
@@ -69,7 +71,7 @@ class Ring:
     def publish(self) -> None:
         """Let the reader see what was reserved and filled."""
         fence()
-        self._counters[_WRITTEN] = self._position
+        self.counters[WRITTEN] = self._position
 
     def post(self, fields: struct.Struct, *values: int) -> bool:
         """Write a record of whole words, let the reader see it, and pass a fence; False if it is full.
@@ -77,13 +79,13 @@ class Ring:
         The same as ``reserve``, filling and ``publish``, for what is sent all the time.
         """
         position, offset, end = self._position, self._position % self._size, _PREFIX + fields.size
-        if offset + end > self._size or position + end - self._counters[_READ] > self._size:
+        if offset + end > self._size or position + end - self.counters[_READ] > self._size:
             return self._post_anew(fields, values)
         self._words[offset // 8] = fields.size
         fields.pack_into(self._data, offset + _PREFIX, *values)
         with _lock:  # see ``fence``
             pass
-        self._position = self._counters[_WRITTEN] = position + end
+        self._position = self.counters[WRITTEN] = position + end
         with _lock:
             pass
         return True
@@ -102,8 +104,8 @@ class Ring:
 
         The same as ``peek``, reading and ``release``.
         """
-        taken = self._taken
-        if self._counters[_WRITTEN] == taken:
+        taken = self.taken
+        if self.counters[WRITTEN] == taken:
             return None
         with _lock:
             pass
@@ -111,29 +113,25 @@ class Ring:
         if self._words[offset // 8] != fields.size:
             return None
         values = fields.unpack_from(self._data, offset + _PREFIX)
-        self._taken = self._counters[_READ] = taken + _PREFIX + fields.size
+        self.taken = self.counters[_READ] = taken + _PREFIX + fields.size
         return values
-
-    def has_record(self) -> bool:
-        """Whether there is something to read."""
-        return self._counters[_WRITTEN] != self._taken
 
     def peek(self) -> memoryview | None:
         """The next record, until ``release``; None if there is none."""
-        if self._counters[_WRITTEN] == self._taken:
+        if self.counters[WRITTEN] == self.taken:
             return None
         fence()
-        offset = self._taken % self._size
+        offset = self.taken % self._size
         size = self._words[offset // 8]
         if size == _SKIP:
-            self._taken += self._size - offset
+            self.taken += self._size - offset
             offset, size = 0, self._words[0]
-        self._taken += _PREFIX + _aligned(size)
+        self.taken += _PREFIX + _aligned(size)
         return self._data[offset + _PREFIX : offset + _PREFIX + size]
 
     def release(self) -> None:
         """Give the room of all records that were read back to the writer."""
-        self._counters[_READ] = self._taken
+        self.counters[_READ] = self.taken
 
 
 def _aligned(size: int) -> int:
