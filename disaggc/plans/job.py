@@ -123,8 +123,8 @@ class SearchSpec:
         micro_batches: Micro-batches in flight.
         mode: 'afd', 'pd', 'colocated' or a part of a mode's name; plans of other modes are left out.
         some_layers: Whether the feed-forward of only some of the layers that are alike may be parted from
-            attention, so that neither side waits for the other. Serving stacks cannot express such plans;
-            the executors here run them.
+            attention: as many as keep both sides busy, or as fit. Takes longer, and few serving stacks can
+            express such plans; the executors here run them.
     """
 
     batch: tuple[int, ...] = ()
