@@ -3,9 +3,9 @@
 Eighty equal layers give one set of pieces with a count of eighty; a choice for a piece holds for all
 of its layers. Flows keep count of how often they occur, within layers and from layer to layer.
 
-Where only some of the layers may be parted, the pieces behind attention are *bundles* of layers: every
-other one, every other one of the rest, and so on. Of 30 layers these are 15, 7, 4, 2, 1 and 1, whose
-sums are all numbers up to 30; each bundle is spread evenly over the depth.
+Where only some of the layers may be parted, a piece without state is a *bundle* of layers: every other
+one, every other one of the rest, and so on. Of 30 layers these are 15, 7, 4, 2, 1 and 1, whose sums are
+all numbers up to 30; each bundle is spread evenly over the depth.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def fold(graph: Graph, bundled: bool = False) -> Pieces:
 
     Args:
         graph: Analysed.
-        bundled: Whether what lies behind attention may be placed unlike in layers that are alike.
+        bundled: Whether all but core attention may be placed unlike in layers that are alike.
     """
     groups: dict[Key, list[Segment]] = {}
     for segment in graph.segments:
@@ -171,7 +171,7 @@ def _alike(
 
 
 def _bundles(members: Members) -> Members:
-    """The same with every piece of layers that keeps no state parted into bundles of them."""
+    """The same with every piece of layers that keeps no state parted into bundles of layers."""
     found: Members = []
     for key, bundle, segments in members:
         if segments[0].layer is None or segments[0].role is Role.CORE_ATTENTION or segments[0].states:

@@ -1,10 +1,10 @@
 """What the target machines would do by the plan's own prediction, for the work that was done here.
 
 Micro-batches take the steps that they took here, in the order that they depended on each other. A
-stage takes its pool for its predicted time, a transfer its link; where several could go on, who would hand
-something over first goes first, as in the executors (see ``precedence``). As
-in the plan's conservative figure, the next stage waits for the transfers of the one before. Shards of one
-pool work, and are sent to and send, at the same time.
+stage takes its pool for its predicted time, a transfer its link; where several could go on, who would
+hand something over first goes first, as in the executors (see ``precedence``). As in the plan's
+conservative figure, the next stage waits for the transfers of the one before. Shards of one pool work,
+and are sent to and send, at the same time.
 """
 
 from __future__ import annotations
@@ -105,9 +105,8 @@ class _Clock:
 
     def played(self) -> Iterator[Predicted]:
         """Each thing as it begins."""
-        for progress in self._all:
-            if not progress.waits_for:
-                self._go_on(progress)
+        for progress in [progress for progress in self._all if not progress.waits_for]:
+            self._go_on(progress)
         yield from self._begun()
         while self._ends:
             self._now = self._ends[0][0]
