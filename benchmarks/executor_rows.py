@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +38,7 @@ class Row:
         micro_batches: In flight.
         baseline: The row that its ratio is to.
         cores: Threads that compute at a time, all together.
+        layers: Of a plan with attention and FFN apart, in which layers: 'all', or 'some'.
     """
 
     name: str
@@ -47,6 +49,27 @@ class Row:
     micro_batches: int = 1
     baseline: str = "one session"
     cores: int = 1
+    layers: str = ""
+
+    @property
+    def way(self) -> str:
+        """What it is whatever the layers."""
+        return self.name.partition(", ")[0]
+
+
+def _apart(layers: str) -> Iterator[Row]:
+    """A plan with attention and FFN apart: in one process, and in two with ping-pong."""
+    yield Row(f"in process, {layers}", "split", layers=layers)
+    for m in (1, 2, 3):
+        yield Row(
+            f"m={m}, {layers}",
+            "processes",
+            requests=m,
+            micro_batches=m,
+            baseline=f"m=1, {layers}",
+            cores=2,
+            layers=layers,
+        )
 
 
 ROWS = (
@@ -55,21 +78,25 @@ ROWS = (
     Row("batch 2", requests=2),
     Row("two replicas", replicas=2, cores=2),
     Row("genai", "genai"),
-    Row("in process", "split"),
-    *(Row(f"m={m}", "processes", requests=m, micro_batches=m, baseline="m=1", cores=2) for m in (1, 2, 3)),
+    *_apart("all"),
+    *_apart("some"),
 )
-"""Baselines come first: rows whose ratio is to one session, then those to m=1."""
+"""As printed; a baseline comes before the rows whose ratio is to it."""
 
 TURNS = (
     "two threads",
     "batch 2",
     "two replicas",
     "genai",
+    "in process, all",
     "one session",
-    "in process",
-    "m=2",
-    "m=1",
-    "m=3",
+    "in process, some",
+    "m=2, some",
+    "m=1, some",
+    "m=3, some",
+    "m=3, all",
+    "m=1, all",
+    "m=2, all",
 )
 """The order in which they take turns: a row that is aimed at is next to the one that its ratio is to."""
 

@@ -6,9 +6,9 @@
     python benchmarks/executors_table.py --library calibrated             here and here-2t, measured before
 
 The machine is calibrated first (disaggc calibrate --here, with one thread and with two). Each model is then
-compiled for one executor, and for two with attention and FFN apart (mode = "afd", some_layers = true: as
-many layers' FFN as keep both busy; --all-layers: every layer's); the predictions are of these plans, played
-on the virtual clock. All rows are open at a time and take turns in every round, those that are compared one
+compiled for one executor, and for two with attention and FFN apart (mode = "afd"), in all layers and in
+some of them (some_layers = true: as many as keep both busy); the predictions are of these plans, played on
+the virtual clock. All rows are open at a time and take turns in every round, those that are compared one
 after the other, so that a change of the machine's speed hits them alike.
 
     one session      one onnxruntime session of the whole model, one thread, one request
@@ -16,8 +16,8 @@ after the other, so that a change of the machine's speed hits them alike.
     batch 2          the same with two requests in one batch, one thread
     two replicas     two such sessions in two processes
     genai            onnxruntime-genai on the plan for one executor, as 'disaggc emit' writes it
-    in process       the plan that parts attention and FFN, in one process and one thread
-    m=N              the same plan, one process each, N micro-batches of one request in ping-pong
+    in process, ...  a plan that parts attention and FFN, in one process and one thread
+    m=N, ...         the same plan, one process each, N micro-batches of one request in ping-pong
 
 "upper" is the upper quartile of the rounds: what others take of a machine only ever slows, and the
 calibration leaves it out, too. The second "ratio" is the predicted one.
@@ -107,7 +107,6 @@ def main() -> None:
         )
     parser.add_argument("--only", choices=[subject.option for subject in SUBJECTS])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--all-layers", action="store_true", help="part the FFN of every layer")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each of the two calibrations")
     parser.add_argument("--library", type=Path, metavar="DIR", help="calibrated before; not done again")
     options = parser.parse_args()
@@ -117,7 +116,7 @@ def main() -> None:
         for subject in SUBJECTS:
             if options.only in (None, subject.option):
                 path = getattr(options, subject.option) or os.environ.get(subject.variable) or subject.default
-                show(subject, Path(path), systems, Path(scratch), options)
+                show(subject, Path(path), systems, Path(scratch), options.rounds)
 
 
 def declared(library: Path, seconds: float, fresh: bool) -> dict[str, System]:
@@ -138,27 +137,22 @@ def _calibrated(name: str, threads: int, seconds: float) -> System:
     return calibrate(Calibration(name, threads, seconds, force=True)).system
 
 
-def show(
-    subject: Subject,
-    path: Path,
-    systems: Mapping[str, System],
-    scratch: Path,
-    options: argparse.Namespace,
-) -> None:
+def show(subject: Subject, path: Path, systems: Mapping[str, System], scratch: Path, rounds: int) -> None:
     """Compile, predict, measure, print."""
     if not path.is_file():
         print(f"\n{subject.title}: there is no '{path}'. Give --{subject.option} PATH; {subject.cure}.")
         return
     start = time.perf_counter()
-    plans = Plans(path, systems, scratch / subject.option, subject.new_tokens, not options.all_layers)
-    rounds = options.rounds * subject.rounds
+    plans = Plans(path, systems, scratch / subject.option, subject.new_tokens)
+    rounds *= subject.rounds
     forecasts = dict(plans.forecasts())
     with_genai, why_not = plans.genai()
     rows = [row for row in ROWS if row.kind != "genai" or with_genai]
     measured = measure(rows, plans, rounds, subject.new_tokens)
-    cut = plans.cut
-    size = f"{len(cut.decode.stages)} stages, {len(cut.decode.transfers)} messages"
-    print(f"\n{subject.title}: {cut.mode}; {size}")
+    print(f"\n{subject.title}")
+    for layers, cut in plans.cut.items():
+        size = f"{len(cut.decode.stages)} stages, {len(cut.decode.transfers)} messages"
+        print(f"  {layers}: {cut.mode}; {size}")
     table(subject, rows, measured, forecasts)
     for line in rest(rows, measured, forecasts):
         print(line)
@@ -170,26 +164,22 @@ def show(
 class Plans:
     """A model's plans on this machine."""
 
-    def __init__(
-        self,
-        path: Path,
-        systems: Mapping[str, System],
-        scratch: Path,
-        new_tokens: int,
-        some_layers: bool = True,
-    ) -> None:
+    def __init__(self, path: Path, systems: Mapping[str, System], scratch: Path, new_tokens: int) -> None:
         self.models, self._path, self._systems = path.parent, path, systems
         self._scratch, self._new_tokens = scratch, new_tokens
         for system in systems.values():
             write_system(system, scratch / "library")
         self.whole = self._compiled("whole", (ONE,), SearchSpec((1,), (1,), "colocated"))
-        self.cut = self._compiled("cut", (ONE, OTHER), SearchSpec((1,), (3,), "afd", some_layers))
+        self.cut = {
+            layers: self._compiled(layers, (ONE, OTHER), SearchSpec((1,), (3,), "afd", layers == "some"))
+            for layers in ("all", "some")
+        }
 
     def folder(self, row: Row) -> Path:
         """What a row opens."""
         if row.kind == "whole" and row.requests > 1:
             return self._scratch / "batch"  # the uncut model takes its micro-batch from the plan
-        return self._scratch / {"whole": "whole", "genai": "genai"}.get(row.kind, "cut")
+        return self._scratch / (row.layers or row.kind)
 
     def forecasts(self) -> Iterator[tuple[str, Forecast]]:
         """The cost model's word on each row."""
@@ -201,9 +191,10 @@ class Plans:
         if TWO_THREADS in self._systems:
             alone = SearchSpec((1,), (1,), "colocated")
             yield "two threads", forecast(self._compiled("threads", (TWO_THREADS,), alone), 1)
-        yield "in process", forecast(in_one_process(self.cut, self._systems[ONE]), 1)
-        for m in (1, 2, 3):
-            yield f"m={m}", forecast(self.cut, m)
+        for layers, cut in self.cut.items():
+            yield f"in process, {layers}", forecast(in_one_process(cut, self._systems[ONE]), 1)
+            for m in (1, 2, 3):
+                yield f"m={m}, {layers}", forecast(cut, m)
 
     def genai(self) -> tuple[bool, str]:
         """Whether onnxruntime-genai can have the plan for one executor, and why not."""
@@ -267,7 +258,7 @@ def table(
 ) -> None:
     """Measured and predicted rates; ratios are taken within a round, and their median is printed."""
     print(
-        f"{'':13}{'threads':>8}{'tok/s':>9}{'range':>14}{'ratio':>7} {'to':12}{'target':>7}"
+        f"{'':17}{'threads':>8}{'tok/s':>9}{'range':>14}{'ratio':>7} {'to':12}{'target':>7}"
         f"{'predicted':>10}{'error':>7}{'upper':>8}{'error':>7}{'ratio':>7}{'CPU':>6}"
     )
     for row in rows:
@@ -275,11 +266,11 @@ def table(
         rates = sorted(ran.tokens_per_s for ran in runs)
         pairs = zip(runs, measured[row.baseline], strict=True)
         ratio = statistics.median(a.tokens_per_s / b.tokens_per_s for a, b in pairs)
-        target = f"{subject.targets[row.name]:.2f}" if row.name in subject.targets else ""
+        target = f"{subject.targets[row.way]:.2f}" if row.way in subject.targets else ""
         spread = f"{_rate(rates[0])}-{_rate(rates[-1])}"
         cpu = f"{statistics.median(r.cpu for r in runs):>6.2f}" if row.kind != "processes" else ""
         print(
-            f"{row.name:13}{row.cores:>8}{_rate(statistics.median(rates)):>9}{spread:>14}{ratio:>7.2f} "
+            f"{row.name:17}{row.cores:>8}{_rate(statistics.median(rates)):>9}{spread:>14}{ratio:>7.2f} "
             f"{row.baseline:12}{target:>7}{_said(row, rates, forecasts)}{cpu}"
         )
 
@@ -321,7 +312,7 @@ def rest(
         what = "the busier one waits or moves" if row.kind == "processes" else "feeds, hops, tokens"
         calls = f"{runs[0].calls:.0f} calls"
         crossed = f", {runs[0].messages:.0f} messages of {runs[0].nbytes:,.0f} B" if runs[0].messages else ""
-        yield f"  {row.name:13}{step:>9,.0f} = {told}; {what} {left:,.0f} ({calls}{crossed})"
+        yield f"  {row.name:17}{step:>9,.0f} = {told}; {what} {left:,.0f} ({calls}{crossed})"
     for row in rows:
         said = forecasts.get(row.name)
         if said is not None and row.kind == "processes":
