@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from disaggc.backends.onnxruntime import Boundary, Made, Part, Tidied, alive, boundary, makeable, tidied
+from disaggc.backends.onnxruntime import (
+    Boundary,
+    Made,
+    Part,
+    Tidied,
+    alive,
+    borrowed,
+    boundary,
+    makeable,
+    tidied,
+)
 from disaggc.ir import Graph
 from disaggc.passes.contents import Contents
 from disaggc.placement.stages import Span
@@ -36,9 +46,12 @@ def cut(
     made = _stage_makes(source, graph, spans, tidy, known)
     nodes = alive(source, nodes, made, tidy.rewritten)
     made = _made_once(source, spans, nodes, made)
-    borders = boundary(source, nodes, [[m.name for m in own] for own in made], tidy.rewritten)
+    names = [[m.name for m in own] for own in made]
+    sent = _sent(graph, boundary(source, nodes, names, tidy.rewritten), known)
+    rewritten = borrowed(source, graph, nodes, sent, tidy.rewritten)
+    borders = boundary(source, nodes, names, rewritten)
     return [
-        Part(path, own, border.inputs, border.outputs, making, tidy.rewritten)
+        Part(path, own, border.inputs, border.outputs, making, rewritten)
         for path, own, border, making in zip(paths, nodes, borders, made, strict=True)
     ]
 
@@ -62,13 +75,25 @@ def _extents(
 ) -> list[tuple[Made, ...]]:
     """For each stage the extents that another pool would have to send, and that it can tell by itself."""
     place_of = {name: span.place for span, b in zip(spans, borders, strict=True) for name in b.outputs}
-    states = {name for state in graph.states for name in (state.past, state.present)}
+    states = _states(graph)
     found = []
-    for span, border in zip(spans, borders, strict=True):
+    for span, border, sent in zip(spans, borders, _sent(graph, borders, known), strict=True):
         foreign = [n for n in border.inputs if place_of.get(n, span.place) != span.place and n not in states]
-        sent = [n for n in border.inputs if n not in known and n not in states and n in place_of]
         found.append(tuple(makeable(graph, foreign, sent, known)))
     return found
+
+
+def _sent(graph: Graph, borders: Sequence[Boundary], known: Mapping[str, Contents]) -> list[tuple[str, ...]]:
+    """For each stage the activations that others write and it reads."""
+    states = _states(graph)
+    written = {name for border in borders for name in border.outputs}
+    return [
+        tuple(n for n in b.inputs if n in written and n not in known and n not in states) for b in borders
+    ]
+
+
+def _states(graph: Graph) -> set[str]:
+    return {name for state in graph.states for name in (state.past, state.present)}
 
 
 def _made_once(
