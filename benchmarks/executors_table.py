@@ -9,7 +9,8 @@ The machine is calibrated first (disaggc calibrate --here, with one thread and w
 compiled for one executor, and for two with attention and FFN apart (mode = "afd"), in all layers and in
 some of them (some_layers = true: as many as keep both busy); the predictions are of these plans, played on
 the virtual clock. All rows are open at a time and take turns in every round, those that are compared one
-after the other, so that a change of the machine's speed hits them alike.
+after the other, so that a change of the machine's speed hits them alike. All processes ask for huge pages, as
+executors do.
 
     one session      one onnxruntime session of the whole model, one thread, one request
     two threads      the same with two threads
@@ -43,6 +44,7 @@ from disaggc.calibration import Options as Calibration
 from disaggc.compiler import Options, compile_job
 from disaggc.errors import DisaggcError
 from disaggc.plans import Job, ModelSpec, Plan, SearchSpec, TierSpec
+from disaggc.runtime.pages import with_huge_pages
 from disaggc.targets import System, load_library
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +112,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each of the two calibrations")
     parser.add_argument("--library", type=Path, metavar="DIR", help="calibrated before; not done again")
     options = parser.parse_args()
+    asking = with_huge_pages(os.environ)
+    if asking != dict(os.environ):  # heard at the start of a process only
+        os.execve(sys.executable, [sys.executable, *sys.argv], asking)  # noqa: S606 - this very command
     with tempfile.TemporaryDirectory() as scratch:
         library = options.library or Path(scratch) / "library"
         systems = declared(library, options.seconds, options.library is None)

@@ -25,6 +25,7 @@ from disaggc.runtime.commands import Command, Open, Opened, StagePorts
 from disaggc.runtime.handles import Handles
 from disaggc.runtime.memory import NO_MEMORY
 from disaggc.runtime.messages import DRIVER, Address
+from disaggc.runtime.pages import with_huge_pages
 from disaggc.runtime.tensors import Array
 
 _MOMENT_S = 0.2
@@ -221,6 +222,8 @@ def start(shared: Shared, address: Address, order: Open) -> Process:
 def spawn(module: str, handles: object, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
     """A fresh interpreter, with this package, in a session of its own: Ctrl-C is the driver's alone.
 
+    It asks for huge pages.
+
     Args:
         module: What it runs.
         handles: A record that it reads, as a line of JSON, from its standard input.
@@ -233,7 +236,7 @@ def spawn(module: str, handles: object, descriptors: Sequence[int]) -> subproces
         stdin=subprocess.PIPE,
         pass_fds=descriptors,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**with_huge_pages(os.environ), "PYTHONPATH": paths},
     )
     assert popen.stdin is not None
     with popen.stdin as pipe:
