@@ -4,7 +4,7 @@ A pool that lets others wait should feed them soonest. So a micro-batch is due a
 could go on, plus what its stages take until something leaves for another pool, and the first that is due
 goes first. What arrived long ago is due whatever it takes, so nobody starves. Played on the virtual clock
 with two pools and three micro-batches this comes within 2 % of what the busier pool allows, where first
-come, first served loses up to 14 %: a pool that works at a long LM head starves the other.
+come, first served loses an eighth: a pool that works at a long LM head starves the other.
 """
 
 from __future__ import annotations
