@@ -380,8 +380,7 @@ class Actor:
         if program.phase == "decode" and group.step < TRIES:
             group.rests = self._rests(program)
         if program.reports:
-            lead = group.wiring.logits
-            self._post.word(group, lead, Kind.DONE, program.turns[-1].stage, ())
+            self._post.done(group, program.turns[-1].stage)
         group.end_step()
         if program.phase == "prefill":
             self._bequeath(group)

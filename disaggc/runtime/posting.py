@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from disaggc.runtime.commands import Failed
-from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.executor import Executor
 from disaggc.runtime.group import Group, Sent
 from disaggc.runtime.messages import Address, Kind, Message
@@ -39,10 +38,11 @@ class Post:
         self._endpoint = endpoint
         self._traffic: dict[str, Traffic] = {}
 
-    def word(self, group: Group, pool: str, kind: Kind, index: int, tensors: tuple[OrtValue, ...]) -> None:
-        """Tell another pool something of a micro-batch; that is not counted."""
-        message = Message(kind, group.number, group.step, index, tensors)
-        self._endpoint.send(Address(pool, group.route[pool]), message)
+    def done(self, group: Group, index: int) -> None:
+        """Tell the lead that a step is over here, and which stage was the last; that is not counted."""
+        lead = group.wiring.logits
+        message = Message(Kind.DONE, group.number, group.step, index, ())
+        self._endpoint.send(Address(lead, group.route[lead]), message)
 
     def values(self, group: Group, index: int, hop: Hop) -> None:
         """Send what a stage wrote, or a state that is lent."""

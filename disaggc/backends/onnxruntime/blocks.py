@@ -17,12 +17,11 @@ from pathlib import Path
 import onnx
 from onnx import NodeProto, helper
 
-from disaggc.backends.onnxruntime.nodes import attribute, integers_attribute, with_inputs
+from disaggc.backends.onnxruntime.nodes import attribute, integers_attribute, is_standard, with_inputs
 from disaggc.backends.onnxruntime.parts import reads
 from disaggc.backends.onnxruntime.weights import Weights, run_of
 from disaggc.ir import Value
 
-_OWN = ("", "ai.onnx")
 _WEIGHT, _ORDER = 1, 4
 """Inputs of a product: its weight, and for MatMulNBits the order of the inner dimension, which is shared."""
 _ALIGNED = 64
@@ -101,7 +100,7 @@ def is_block(node: NodeProto) -> bool:
 
 def is_product(node: NodeProto) -> bool:
     """Whether a node is a product of the kinds that blocks are known for."""
-    return (node.op_type in ("MatMul", "Gemm") and node.domain in _OWN) or _is_packed(node)
+    return is_standard(node, "MatMul") or is_standard(node, "Gemm") or _is_packed(node)
 
 
 def _is_packed(node: NodeProto) -> bool:

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
-from onnx import NodeProto, helper
+from onnx import NodeProto
 
+from disaggc.backends.onnxruntime.nodes import attribute, is_standard, with_inputs
 from disaggc.backends.onnxruntime.parts import reads
 from disaggc.ir import Expr, Graph, parse_dim
 
@@ -49,17 +50,12 @@ def borrowed(
                 readers.setdefault(name, []).append(index)
         for name in given:
             asking = {index: found.get(index, source.graph.node[index]) for index in readers.get(name, ())}
-            if not asking or any(not _is_shape(node) or several[i] > 1 for i, node in asking.items()):
-                continue
-            lender = next(_lenders(graph, name, activations), None)
+            alone = all(is_standard(node, "Shape") and several[i] == 1 for i, node in asking.items())
+            lender = next(_lenders(graph, name, activations), None) if asking and alone else None
             if lender is not None:
                 rank = len(graph.values[name].shape or ())
                 found.update({index: _asking(node, lender, rank) for index, node in asking.items()})
     return found
-
-
-def _is_shape(node: NodeProto) -> bool:
-    return node.op_type == "Shape" and node.domain in ("", "ai.onnx")
 
 
 def _lenders(graph: Graph, name: str, activations: Sequence[str]) -> Iterator[str]:
@@ -77,9 +73,8 @@ def _extents(graph: Graph, name: str) -> list[Expr]:
 
 def _asking(node: NodeProto, lender: str, rank: int) -> NodeProto:
     """A ``Shape`` of a tensor of so many axes, asking one that goes on with other axes."""
-    asked = {attribute.name: attribute.i for attribute in node.attribute}
-    start, end = (_absolute(asked.get(key, at), rank) for key, at in (("start", 0), ("end", rank)))
-    return helper.make_node("Shape", [lender], list(node.output), node.name, start=start, end=end)
+    start, end = (_absolute(attribute(node, key, at), rank) for key, at in (("start", 0), ("end", rank)))
+    return with_inputs(node, [lender], node.output, {"start": start, "end": end})
 
 
 def _absolute(axis: int, rank: int) -> int:

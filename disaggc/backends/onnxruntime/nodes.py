@@ -27,6 +27,11 @@ def with_inputs(
     return copy
 
 
+def is_standard(node: NodeProto, op_type: str) -> bool:
+    """Whether a node is this op of ONNX itself."""
+    return node.op_type == op_type and node.domain in ("", "ai.onnx")
+
+
 def attribute(node: NodeProto, name: str, default: int) -> int:
     """An integer attribute."""
     return next((a.i for a in node.attribute if a.name == name), default)

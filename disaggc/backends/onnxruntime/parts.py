@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from disaggc.backends.onnxruntime.making import Made
+from disaggc.backends.onnxruntime.nodes import is_standard
 from disaggc.errors import PlanError
 
 
@@ -104,7 +105,7 @@ def constant_names(graph: onnx.GraphProto) -> set[str]:
 
 def is_constant(node: onnx.NodeProto) -> bool:
     """Whether a node is a constant written as one."""
-    return node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+    return is_standard(node, "Constant")
 
 
 def _captures(body: onnx.GraphProto) -> Iterator[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx
 
 from disaggc.backends.onnxruntime.making import Made
+from disaggc.backends.onnxruntime.nodes import is_standard
 from disaggc.backends.onnxruntime.parts import is_constant, reads
 from disaggc.ir import BATCH, NEW, TOTAL, Expr, Graph, parse_dim
 from disaggc.passes.contents import Contents, whole
@@ -114,7 +115,7 @@ class _Tidy:
     def take(self, index: int, node: onnx.NodeProto) -> None:
         """Decide how a node is written."""
         inputs = [self._same.get((self._pool, name), name) for name in node.input]
-        if node.op_type == "Reshape" and node.domain in ("", "ai.onnx"):
+        if is_standard(node, "Reshape"):
             inputs = self._reshape(node, inputs)
         if _is_pure(node):
             self._merge(node, inputs)
