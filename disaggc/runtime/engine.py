@@ -9,6 +9,7 @@ from typing import Protocol
 from onnxruntime import (  # type: ignore[attr-defined]  # it re-exports without __all__
     InferenceSession,
     OrtValue,
+    RunOptions,
     SessionOptions,
     __version__,
     set_global_thread_pool_sizes,
@@ -25,6 +26,10 @@ __all__ = [
     "executing",
     "set_global_thread_pool_sizes",
 ]
+
+
+_RUN_OPTIONS = RunOptions()
+"""What onnxruntime does by itself. Runs only read it."""
 
 
 class Port(Protocol):
@@ -75,10 +80,12 @@ def executing(session: Session, binding: Binding) -> Callable[[], None]:
     """What executes a session with a binding, and does nothing else.
 
     ``run_with_iobinding`` looks for captured graphs of other devices first, which takes as long as a
-    small stage. The session below it is called directly where this onnxruntime has it.
+    small stage. The session below it is called directly where this onnxruntime has it. It is given run
+    options because to find out that None is none of them takes it as long as all else in a call: it looks
+    for a foreign type, and an error is raised and dropped.
     """
     inner = getattr(getattr(session, "_sess", None), "run_with_iobinding", None)
     bound = getattr(binding, "_iobinding", None)
     if inner is None or bound is None:
         return partial(session.run_with_iobinding, binding)
-    return partial(inner, bound, None)
+    return partial(inner, bound, _RUN_OPTIONS)

@@ -41,6 +41,7 @@ class _Group:
         sent: What each hop carried in the last step, with its bytes.
         routine: The last stages of a step, once all their tensors stay where they are; empty until then.
         repeated: Steps taken by routine whose messages are not counted yet.
+        stamps: When each such step began and each of its stages ended, one step after the other.
     """
 
     number: int
@@ -58,6 +59,7 @@ class _Group:
     sent: dict[tuple[int, str], tuple[tuple[OrtValue, ...], int]] = field(default_factory=dict)
     routine: tuple[Habit, ...] = ()
     repeated: int = 0
+    stamps: list[int] = field(default_factory=list)
 
     @property
     def lengths(self) -> Lengths:
@@ -249,33 +251,33 @@ class InProcess:
 
     def _repeat(self, group: _Group) -> None:
         """One step by routine; where a stage fails it goes on as usual, which mends or explains it."""
-        routine, done = group.routine, 0
+        routine, stamps = group.routine, group.stamps
         if group.feeder.is_steady:
             group.feeder.advance(group.tokens)
         else:
             self._feed(group)
         self._run(group, 0, routine[0].stage)
-        group.repeated += 1
-        start = perf_counter_ns()
+        begun = len(stamps)
+        stamps.append(perf_counter_ns())
         try:
             for one in routine:
                 one.execute()
-                end = perf_counter_ns()
-                tally = one.tally
-                tally.calls += 1
-                tally.nanoseconds += end - start
-                start = end
-                done += 1
+                stamps.append(perf_counter_ns())
+            group.repeated += 1
         except FAILURES:
-            group.repeated -= 1
+            failed = routine[len(stamps) - begun - 1]
             self._count_repeated(group)
             group.routine = ()
-            self._run(group, routine[done].stage, len(group.wiring.stages))
+            self._run(group, failed.stage, len(group.wiring.stages))
             self._commit(group)
 
     def _count_repeated(self, group: _Group) -> None:
-        """Count the messages of stages that were run by routine."""
+        """Count stages that were run by routine, and their messages."""
         steps, group.repeated = group.repeated, 0
+        stamps, group.stamps = group.stamps, []
+        every = len(group.routine) + 1
+        for place, one in enumerate(group.routine):
+            one.tally.count(stamps[place::every], stamps[place + 1 :: every])
         first = group.routine[0].stage if group.routine else 0
         for (index, target), (tensors, size) in group.sent.items() if steps else ():
             if 0 <= index < first:
