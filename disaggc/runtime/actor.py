@@ -454,7 +454,7 @@ class Actor:
             if pool == own or not names:
                 continue
             values = self._executor.values(group.number, names)
-            tokens = int(group.cached.max())
+            tokens = group.lengths.cached
             live = [
                 value if self._executor.is_shared(value) else trimmed(self._states[name], value, tokens)
                 for name, value in zip(names, values, strict=True)

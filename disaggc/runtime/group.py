@@ -51,7 +51,7 @@ class Group:
         program: What is to be done in each step.
         wiring: What the names of arriving values are.
         route: Pool to instance.
-        cached: Tokens of each request that are cached.
+        cached: Tokens of each request that were cached when the phase began, and ``grown`` since for each.
         new: Tokens of each request that a step computes.
         tokens: Ids of those, where they are known here.
         turn: The stage of the program that is next.
@@ -82,6 +82,7 @@ class Group:
     keep_logits: bool
     is_ragged: bool
     left: int = 1
+    grown: int = 0
     step: int = 0
     turn: int = 0
     is_going: bool = False
@@ -106,8 +107,8 @@ class Group:
     @property
     def lengths(self) -> Lengths:
         """How far its requests are."""
-        each = self.cached if self.is_ragged else None
-        return Lengths(len(self.cached), int(self.cached.max()), self.new, each)
+        cached = self.cached + self.grown
+        return Lengths(len(cached), int(cached.max()), self.new, cached if self.is_ragged else None)
 
     def learn(self, held: Mapping[str, OrtValue]) -> bool:
         """After a step, look at what moved in it; whether there is anything to compare with."""
@@ -126,7 +127,7 @@ class Group:
 
     def end_step(self) -> None:
         """Get ready for the next one."""
-        self.cached = self.cached + self.new
+        self.grown += self.new
         self.new = 1
         self.step += 1
         self.turn = 0

@@ -38,6 +38,7 @@ class _Group:
     """A micro-batch: where it runs, and how far it is.
 
     Attributes:
+        cached: Tokens of each request that were cached when the phase began, and ``grown`` since for each.
         sent: What each hop carried in the last step, with its bytes.
         routine: The last stages of a step, once all their tensors stay where they are; empty until then.
         repeated: Steps taken by routine whose messages are not counted yet.
@@ -54,6 +55,7 @@ class _Group:
     tokens: Array
     keep_logits: bool
     is_ragged: bool
+    grown: int = 0
     step: int = 0
     rows: LastRows = field(default_factory=LastRows)
     sent: dict[tuple[int, str], tuple[tuple[OrtValue, ...], int]] = field(default_factory=dict)
@@ -64,8 +66,9 @@ class _Group:
     @property
     def lengths(self) -> Lengths:
         """How far its requests are."""
-        each = self.cached if self.is_ragged else None
-        return Lengths(len(self.cached), int(self.cached.max()), self.tokens.shape[1], each)
+        cached = self.cached + self.grown
+        each = cached if self.is_ragged else None
+        return Lengths(len(cached), int(cached.max()), self.tokens.shape[1], each)
 
 
 class InProcess:
@@ -199,7 +202,7 @@ class InProcess:
         for _ in range(steps):
             found = self._step(group)
             chosen = found.argmax(axis=-1)  # greedy: the likeliest token, the lowest id among equals
-            group.cached = group.cached + group.tokens.shape[1]
+            group.grown += group.tokens.shape[1]
             group.tokens = chosen[:, None]
             group.step += 1
             tokens.append(chosen)
