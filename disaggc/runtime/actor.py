@@ -267,7 +267,9 @@ class Actor:
         elif message.step != group.step or group.is_over:
             group.early.append((source, message))
         elif message.kind is Kind.START:
-            group.tokens = view(message.tensors[0])[:, None]
+            if group.told is not message.tensors:
+                group.told = message.tensors
+                group.tokens = view(message.tensors[0])[:, None]
             self._start(group)
         else:
             self._arrive(group, message)
@@ -393,9 +395,7 @@ class Actor:
 
     def _choose(self, group: Group) -> Array:
         """Greedy: the likeliest token [rows], the lowest id among equals."""
-        name = self._plan.logits
-        (value,) = self._executor.values(group.number, (name,))
-        logits = group.rows.of(value)
+        logits = group.rows.of(self._executor.value(group.number, self._plan.logits))
         if group.keep_logits:
             group.logits.append(logits.copy())
         chosen: Array = logits.argmax(axis=-1)
@@ -409,7 +409,7 @@ class Actor:
         if group.left:
             self._next_step(group)
             return
-        results = [wrap(np.stack(group.chosen, axis=1))]
+        results = [wrap(np.ascontiguousarray(np.array(group.chosen).T))]
         if group.logits:
             results.append(wrap(np.stack(group.logits, axis=1)))
         group.chosen, group.logits = [], []

@@ -62,6 +62,7 @@ class Group:
             empty while nobody knows.
         left: Steps that the lead may still take.
         start: As the lead: how others are told to begin a step; None if they never were.
+        told: What the lead's word to begin a step last came with: the tokens, at the same place in most.
         known: The tensors that arrived last, by index.
         routine: For each stage of the program how it is run without looking anything up, if it can be.
         unsteady: Names that mean another tensor in each step.
@@ -96,6 +97,7 @@ class Group:
     chosen: list[Array] = field(default_factory=list)
     logits: list[Array] = field(default_factory=list)
     start: Start | None = None
+    told: Sequence[OrtValue] = ()
     known: dict[int, Sequence[OrtValue]] = field(default_factory=dict)
     routine: tuple[Habit | None, ...] = ()
     unsteady: frozenset[str] = frozenset()

@@ -38,7 +38,7 @@ class Ring:
         self._words = self._data.cast("Q")
         self._size = len(self._data)
         self._position = self.counters[WRITTEN]
-        self.taken = self.counters[_READ]
+        self.taken = self._seen = self.counters[_READ]
         self.largest = self._size // 4 - _PREFIX
         """Bytes of the largest record."""
 
@@ -50,7 +50,7 @@ class Ring:
     def restart(self) -> None:
         """Take the counters as they are, after somebody cleared the ring."""
         self._position = self.counters[WRITTEN]
-        self.taken = self.counters[_READ]
+        self.taken = self._seen = self.counters[_READ]
 
     def reserve(self, size: int) -> memoryview | None:
         """Room for a record of ``size`` bytes, not larger than ``largest``; None if it is full."""
@@ -79,7 +79,8 @@ class Ring:
         The same as ``reserve``, filling and ``publish``, for what is sent all the time.
         """
         position, offset, end = self._position, self._position % self._size, _PREFIX + fields.size
-        if offset + end > self._size or position + end - self.counters[_READ] > self._size:
+        if offset + end > self._size or position + end - self._seen > self._size:
+            self._seen = self.counters[_READ]  # the reader's cache line: looked at once a round of the ring
             return self._post_anew(fields, values)
         self._words[offset // 8] = fields.size
         fields.pack_into(self._data, offset + _PREFIX, *values)

@@ -70,7 +70,7 @@ def view(value: OrtValue) -> Array:
     if not prod(shape):
         return np.empty(shape, _BY_NUMBER[number])
     memory = (ctypes.c_uint8 * nbytes(value)).from_address(value.data_ptr())
-    return np.ctypeslib.as_array(memory).view(_BY_NUMBER[number]).reshape(shape)
+    return np.frombuffer(memoryview(memory), _BY_NUMBER[number]).reshape(shape)
 
 
 def as_type(array: Array, number: int) -> OrtValue:

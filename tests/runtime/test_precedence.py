@@ -50,8 +50,12 @@ class Noting:
         return self.takes.get(index, 0.0)
 
     def values(self, group: int, names: tuple[str, ...]) -> tuple[Any, ...]:
+        return tuple(self.value(group, name) for name in names)
+
+    def value(self, group: int, name: str) -> Any:
         assert group
-        return tuple(wrap(np.zeros((1, 1, 8), np.float32)) for _ in names)
+        assert name
+        return wrap(np.zeros((1, 1, 8), np.float32))
 
     def version(self, group: int) -> int:
         return group
