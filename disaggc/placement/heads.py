@@ -16,7 +16,7 @@ from disaggc.placement.stages import Span, span_times
 
 US = 1e6
 MOST = 8
-"""Pieces at most: twice as many gain 2 % by the clock, and each is a session of its own that must be called."""
+"""Pieces at most: twice as many gain 2 % by the clock, and each is a session of its own to be called."""
 LEAST_US = 200.0
 """A piece takes this long at least. One more call of a session was measured at about 20 us in one process: a
 tenth. (Between executors, with what else there is to a stage, it was 40 to 90.)"""

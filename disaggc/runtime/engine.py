@@ -20,6 +20,7 @@ __all__ = [
     "InferenceSession",
     "OrtValue",
     "Port",
+    "RunOptions",
     "Session",
     "SessionOptions",
     "__version__",

@@ -85,6 +85,26 @@ def test_a_full_ring_takes_nothing_until_it_is_read() -> None:
     assert put(writer, b"x")
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_posted_records_come_among_the_others_and_none_is_overwritten(seed: int) -> None:
+    draw = random.Random(seed)
+    fields = struct.Struct("<QQ")
+    writer, reader = ring_pair(256)
+    waiting: deque[bytes] = deque()
+    refused = 0
+    for number in range(2000):
+        if draw.random() < 0.6:
+            data = fields.pack(number, ~number & 0xFFFF) if draw.random() < 0.7 else draw.randbytes(40)
+            written = writer.post(fields, *fields.unpack(data)) if len(data) == 16 else put(writer, data)
+            refused += not written
+            waiting.extend([data] if written else [])
+        else:
+            posted = reader.take(fields) if draw.random() < 0.5 else None
+            found = take(reader) if posted is None else fields.pack(*posted)
+            assert found == (waiting.popleft() if waiting else None)
+    assert refused > 100
+
+
 def test_what_is_not_published_is_not_seen() -> None:
     writer, reader = ring_pair(1024)
     assert writer.reserve(8) is not None
