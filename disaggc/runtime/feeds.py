@@ -39,6 +39,11 @@ class Lengths:
     new: int
     each: Array | None = None
 
+    @classmethod
+    def of(cls, cached: Array, new: int, *, is_ragged: bool) -> Lengths:
+        """Those of requests that have so many tokens cached [batch]; each is told only where they differ."""
+        return cls(len(cached), int(cached.max()), new, cached if is_ragged else None)
+
     @property
     def total(self) -> int:
         """Tokens that the step attends to."""

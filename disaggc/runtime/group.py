@@ -62,7 +62,7 @@ class Group:
             empty while nobody knows.
         left: Steps that the lead may still take.
         start: As the lead: how others are told to begin a step; None if they never were.
-        told: What the lead's word to begin a step last came with: the tokens, at the same place in most.
+        told: What the lead's last word to begin a step came with: a tensor of tokens, mostly the same one.
         known: The tensors that arrived last, by index.
         routine: For each stage of the program how it is run without looking anything up, if it can be.
         unsteady: Names that mean another tensor in each step.
@@ -109,8 +109,7 @@ class Group:
     @property
     def lengths(self) -> Lengths:
         """How far its requests are."""
-        cached = self.cached + self.grown
-        return Lengths(len(cached), int(cached.max()), self.new, cached if self.is_ragged else None)
+        return Lengths.of(self.cached + self.grown, self.new, is_ragged=self.is_ragged)
 
     def learn(self, held: Mapping[str, OrtValue]) -> bool:
         """After a step, look at what moved in it; whether there is anything to compare with."""

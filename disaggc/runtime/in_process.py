@@ -66,9 +66,7 @@ class _Group:
     @property
     def lengths(self) -> Lengths:
         """How far its requests are."""
-        cached = self.cached + self.grown
-        each = cached if self.is_ragged else None
-        return Lengths(len(cached), int(cached.max()), self.tokens.shape[1], each)
+        return Lengths.of(self.cached + self.grown, self.tokens.shape[1], is_ragged=self.is_ragged)
 
 
 class InProcess:

@@ -28,7 +28,10 @@ def fence() -> None:
 
 
 class Ring:
-    """Both ends of a ring; a process uses one of them."""
+    """Both ends of a ring; a process uses one of them.
+
+    The writer keeps what it last saw of the reader's counter: that only grows, so what fitted then fits now.
+    """
 
     def __init__(self, memory: Array) -> None:
         """Look at a ring that lies in ``memory`` (uint8); all zeros is an empty one."""
@@ -80,7 +83,7 @@ class Ring:
         """
         position, offset, end = self._position, self._position % self._size, _PREFIX + fields.size
         if offset + end > self._size or position + end - self._seen > self._size:
-            self._seen = self.counters[_READ]  # the reader's cache line: looked at once a round of the ring
+            self._seen = self.counters[_READ]
             return self._post_anew(fields, values)
         self._words[offset // 8] = fields.size
         fields.pack_into(self._data, offset + _PREFIX, *values)

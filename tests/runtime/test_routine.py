@@ -11,6 +11,7 @@ from skeletons import SMALL
 
 from disaggc.plans import Plan
 from disaggc.runtime import Execution, RunResult, deploy
+from disaggc.runtime.failures import FAILURES
 from disaggc.runtime.in_process import InProcess
 
 from .fleets import cut
@@ -48,3 +49,27 @@ def test_steps_by_routine_are_as_steps_the_long_way(
     assert counted(decoded(plan, tmp_path / "plan", path, traced=False)) == long
     if all(state.in_place for state in plan.states):
         assert len(taken) >= TOKENS - 6
+
+
+def test_a_stage_that_fails_by_routine_is_run_the_long_way_and_all_are_counted_once(
+    runnable: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = runnable("qwen3_moe.gqa_moe")
+    plan = cut(path, tmp_path / "plan")
+    long = counted(decoded(plan, tmp_path / "plan", path, traced=True))
+    repeat = InProcess._repeat
+    failed: list[int] = []
+
+    def failing(self: InProcess, group: Any) -> None:
+        def fail() -> None:
+            failed.append(group.step)
+            raise FAILURES[0]("a shape that moved")
+
+        if len(group.stamps) >= 3 * (len(group.routine) + 1):
+            group.routine[1].execute = fail
+        repeat(self, group)
+
+    monkeypatch.setattr(InProcess, "_repeat", failing)
+    tokens, _, calls = counted(decoded(plan, tmp_path / "plan", path, traced=False))
+    assert failed
+    assert (tokens, calls) == (long[0], long[2])
