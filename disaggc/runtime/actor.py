@@ -118,17 +118,14 @@ class Actor:
         return group is not None and group.step == step
 
     def work(self) -> bool:
-        """Run one stage of a micro-batch that waits for nothing, or start its step; whether there was one."""
+        """Run one stage of a micro-batch that waits for nothing; whether there was one."""
         if not self._ready:
             return False
         group = self._ready.first()
         group.is_queued = False
         if self._groups.get(group.number) is group:
             try:
-                if group.is_going:
-                    self._advance(group)
-                else:
-                    self._start(group)
+                self._advance(group)
             except MemoryError as error:
                 self._fail(group.number, out_of_memory(error, "what goes between stages"))
         return True
@@ -389,7 +386,7 @@ class Actor:
         if chosen is not None:
             self._lead(group, chosen)
         elif not (program.is_started or group.is_over):
-            self._queue(group)
+            self._start(group)
         if group.early:
             self._take_early(group)
 
@@ -416,7 +413,7 @@ class Actor:
         self._endpoint.send(DRIVER, Message(Kind.RESULT, group.number, group.step, 0, results))
 
     def _next_step(self, group: Group) -> None:
-        """As the lead: tell the others to take the next step, and take it after other groups' turns."""
+        """As the lead: tell the others to take the next step, and begin it; its stages wait their turn."""
         if not group.program.is_lead or group.is_going:
             return
         if group.start is not None:
@@ -425,7 +422,7 @@ class Actor:
                 send(group.step)
         elif group.program.started:
             self._start_others(group)
-        self._queue(group)
+        self._start(group)
 
     def _start_others(self, group: Group) -> None:
         """Let the others begin for the first time; from then on they find the tokens in the same place."""
@@ -440,10 +437,11 @@ class Actor:
         group.start = Start(tensor, tokens, sends)
 
     def _take_early(self, group: Group) -> None:
-        """Take in what arrived before its step began here."""
+        """Take in what arrived before its step began here, unless it is given up over that."""
         early, group.early = group.early, []
         for source, message in early:
-            self._take(group, source, message)
+            if self._groups.get(group.number) is group:
+                self._take(group, source, message)
 
     def _bequeath(self, group: Group) -> None:
         """At the end of prefill: keep the states that decode wants here, send those it wants elsewhere."""

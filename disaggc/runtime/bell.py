@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from disaggc.runtime.arena import ASLEEP, Signs
 from disaggc.runtime.ring import fence
+
+_MOST = 4096
+"""Rings that are heard at once."""
 
 
 class Bell:
@@ -36,7 +39,7 @@ class Bell:
     def silence(self) -> None:
         """Take note of all rings."""
         with suppress(BlockingIOError):
-            while os.read(self.reading, 4096):
+            while len(os.read(self.reading, _MOST)) == _MOST:
                 pass
 
     def close(self) -> None:
@@ -45,9 +48,9 @@ class Bell:
         os.close(self.writing)
 
 
-def wait_readable(descriptors: Sequence[int], seconds: float) -> None:
-    """Sleep until one of them can be read, or has ended; at most ``seconds``."""
+def wait_readable(descriptors: Sequence[int], seconds: float) -> Collection[int]:
+    """Sleep until some of them can be read, or have ended, and say which; at most ``seconds``."""
     poller = select.poll()
     for descriptor in descriptors:
         poller.register(descriptor, select.POLLIN)
-    poller.poll(max(seconds, 0.0) * 1e3)
+    return [descriptor for descriptor, _ in poller.poll(max(seconds, 0.0) * 1e3)]

@@ -18,6 +18,7 @@ from disaggc.runtime.commands import Command, read_command, write_command
 _LENGTH = struct.Struct("<I")
 LARGEST = 1 << 30
 _CHUNK = 1 << 16
+_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 class ClosedError(ExecutorError):
@@ -43,7 +44,7 @@ class Channel:
         Raises:
             ClosedError: The other side is gone.
         """
-        data = json.dumps(write_command(command), separators=(",", ":")).encode()
+        data = _JSON.encode(write_command(command)).encode()
         self._unsent += _LENGTH.pack(len(data)) + data
         self.flush()
 
@@ -84,7 +85,7 @@ class Channel:
         self._socket.close()
 
     def _fill(self) -> bool:
-        """Take in what is there; whether the other side hung up."""
+        """Take in what is there; whether the other side is known to have hung up."""
         while True:
             try:
                 data = self._socket.recv(_CHUNK)
@@ -95,6 +96,8 @@ class Channel:
             if not data:
                 return True
             self._received += data
+            if len(data) < _CHUNK:
+                return False
 
     def _next(self) -> bytes | None:
         if len(self._received) < _LENGTH.size:

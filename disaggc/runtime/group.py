@@ -57,7 +57,7 @@ class Group:
         turn: The stage of the program that is next.
         is_going: Whether the step was started.
         is_in_place: Whether all states that are kept here stay where they are.
-        is_queued: Whether its next stage could run, or its next step begin, as soon as it has its turn.
+        is_queued: Whether its next stage could run as soon as it has its turn.
         rests: For each stage of the program the nanoseconds until something leaves (see ``precedence``);
             empty while nobody knows.
         left: Steps that the lead may still take.

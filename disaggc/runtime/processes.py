@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
@@ -51,6 +51,8 @@ SPIN_US = 200
 STOP_S = 5.0
 STARTS = 3
 """Attempts to bring an executor up."""
+_LOOK_S = 0.05
+"""How often executors are looked after that do not call: who ends hangs up, which calls."""
 _NAP_S = 0.25
 _UNSENT_NAP_S = 1e-3
 
@@ -89,6 +91,8 @@ class Processes:
         self._open = _open_order(plan, folder, model_folder, instances, threads, execution)
         self._shared = Shared.create(Layout(addresses_of(instances)), self._open.secret)
         self._processes: dict[Address, Process] = {}
+        self._has_called = False
+        self._look_at = 0.0
         self._end = weakref.finalize(self, _end, self._processes, self._shared)
         with ExitStack() as stack:
             stack.callback(self._end)
@@ -119,10 +123,9 @@ class Processes:
         """
         end = monotonic() + seconds
         while True:
-            events = self._listen()
-            lost = self._lost()
-            if lost is not None:
-                events.append(lost)
+            events: list[Event] = [result_of(message) for _, message in self._links.poll()]
+            if self._has_called or monotonic() >= self._look_at:
+                events.extend(self._look())
             if events or monotonic() >= end:
                 return events
             self._sleep(end - monotonic())
@@ -170,9 +173,7 @@ class Processes:
         """Take the driver's place in the shared memory."""
         shared = self._shared
         self._signs = shared.layout.signs(shared.memory, DRIVER)
-        self._links = Links(
-            DRIVER, shared.layout, shared.memory, shared.bells, lambda _group, _step: False, lambda: None
-        )
+        self._links = Links(DRIVER, shared.layout, shared.memory, shared.bells, _is_copied, lambda: None)
 
     def _bring_up(self, addresses: Sequence[Address]) -> None:
         """Start executors, again if they die meanwhile."""
@@ -202,12 +203,14 @@ class Processes:
             process.tell(command)
             self._shared.bells[process.address].ring(process.signs)
 
-    def _listen(self) -> list[Event]:
-        """What has arrived."""
-        events: list[Event] = [result_of(message) for _, message in self._links.poll()]
+    def _look(self) -> Iterator[Event]:
+        """What executors say besides results, and whether one is lost; that takes calls of the system."""
+        self._has_called, self._look_at = False, monotonic() + _LOOK_S
         for process in self._processes.values():
-            events.extend(command for command in self._hear(process) if isinstance(command, Failed))
-        return events
+            yield from (command for command in self._hear(process) if isinstance(command, Failed))
+        lost = self._lost()
+        if lost is not None:
+            yield lost
 
     def _hear(self, process: Process) -> list[Command]:
         """What a process says.
@@ -243,13 +246,15 @@ class Processes:
     def _sleep(self, seconds: float) -> None:
         self._signs[ASLEEP] = 1
         fence()
+        bell = self._shared.bells[DRIVER]
         if not self._links.has_any():
-            bell = self._shared.bells[DRIVER]
             channels = [p.channel for p in self._processes.values() if not p.is_lost]
-            nap_s = _NAP_S if all(channel.is_flushed for channel in channels) else _UNSENT_NAP_S
-            wait_readable((bell.reading, *(c.fileno() for c in channels)), min(max(seconds, 0.0), nap_s))
+            is_flushed = all(channel.is_flushed for channel in channels)
+            waited = (bell.reading, *(channel.fileno() for channel in channels))
+            woken = wait_readable(waited, min(max(seconds, 0.0), _NAP_S if is_flushed else _UNSENT_NAP_S))
+            self._has_called |= not is_flushed or any(one != bell.reading for one in woken)
         self._signs[ASLEEP] = 0
-        self._shared.bells[DRIVER].silence()
+        bell.silence()
 
     def _lost(self) -> Lost | None:
         """Who died, who hangs, or whether nothing happens at all though everybody lives."""
@@ -288,6 +293,11 @@ def _open_order(
         traced=execution.traced,
         memory_bytes=execution.memory_bytes or 0,
     )
+
+
+def _is_copied(_group: int, _step: int) -> bool:
+    """The tensors of a result may be overwritten by the next one's: see ``result_of``."""
+    return True
 
 
 def _spin_us(execution: Execution, threads: int) -> int:

@@ -165,6 +165,8 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Start to prefill what has come and finds room, in order of arrival; nobody is overtaken."""
+        if not self._waiting:
+            return
         buckets: dict[tuple[int, int, int], list[Live]] = {}
         planned = [lane.rows for lane in self._lanes]
         reserved = sum(live.request.context for lane in self._lanes for b in lane.all for _, live in b.live())
