@@ -263,7 +263,7 @@ def table(
 ) -> None:
     """Measured and predicted rates; ratios are taken within a round, and their median is printed."""
     print(
-        f"{'':17}{'threads':>8}{'tok/s':>9}{'range':>14}{'ratio':>7} {'to':12}{'target':>7}"
+        f"{'':17}{'threads':>8}{'tok/s':>9}{'range':>14}{'ratio':>8} {'to':12}{'target':>7}"
         f"{'predicted':>10}{'error':>7}{'upper':>8}{'error':>7}{'ratio':>7}{'CPU':>6}"
     )
     for row in rows:
@@ -275,7 +275,7 @@ def table(
         spread = f"{_rate(rates[0])}-{_rate(rates[-1])}"
         cpu = f"{statistics.median(r.cpu for r in runs):>6.2f}" if row.kind != "processes" else ""
         print(
-            f"{row.name:17}{row.cores:>8}{_rate(statistics.median(rates)):>9}{spread:>14}{ratio:>7.2f} "
+            f"{row.name:17}{row.cores:>8}{_rate(statistics.median(rates)):>9}{spread:>14}{ratio:>8.3f} "
             f"{row.baseline:12}{target:>7}{_said(row, rates, forecasts)}{cpu}"
         )
 

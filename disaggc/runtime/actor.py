@@ -437,11 +437,10 @@ class Actor:
         group.start = Start(tensor, tokens, sends)
 
     def _take_early(self, group: Group) -> None:
-        """Take in what arrived before its step began here, unless it is given up over that."""
+        """Take in what arrived before its step began here."""
         early, group.early = group.early, []
         for source, message in early:
-            if self._groups.get(group.number) is group:
-                self._take(group, source, message)
+            self._take(group, source, message)
 
     def _bequeath(self, group: Group) -> None:
         """At the end of prefill: keep the states that decode wants here, send those it wants elsewhere."""

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from disaggc.runtime import Request, RunResult, run
+from disaggc.runtime import Request, RunResult, processes, run
 from disaggc.runtime.messages import Address
+from disaggc.runtime.processes import Processes
+from disaggc.runtime.transport import Lost
 
 from .fleets import all_gone, cut, fleet, on_processes
 from .test_processes import TINY
@@ -94,6 +96,25 @@ def test_executors_that_had_nothing_to_do_for_long_are_not_taken_to_hang(tmp_pat
         time.sleep(3.5)
         assert deployment.generate([[1, 2, 3]], 3).restarts == 0
         assert processes.pids == before
+
+
+@pytest.mark.parametrize(("look_s", "sleeps"), [(1e6, True), (0.01, False)])
+def test_an_executor_that_dies_is_noticed_as_it_hangs_up_or_when_looked_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look_s: float, sleeps: bool
+) -> None:
+    """A driver that never sleeps, because results pour in, hears nobody hang up; it looks now and then."""
+    plan = cut(TINY, tmp_path)
+    with fleet(plan, tmp_path, TINY, on_processes(deadline_s=1e6)) as (_, executors):
+        executors.wait(0.1)
+        monkeypatch.setattr(processes, "_LOOK_S", look_s)
+        executors.wait(0.1)
+        if not sleeps:
+            monkeypatch.setattr(Processes, "_sleep", lambda _self, _seconds: None)
+        victim = next(iter(executors.pids))
+        os.kill(executors.pids[victim], signal.SIGKILL)
+        (lost,) = executors.wait(60)
+        assert isinstance(lost, Lost)
+        assert (lost.addresses, lost.reason) == ((victim,), "it was ended by signal 9")
 
 
 def test_an_idle_executor_that_dies_is_replaced_by_the_next_run(tmp_path: Path) -> None:
