@@ -52,7 +52,7 @@ STOP_S = 5.0
 STARTS = 3
 """Attempts to bring an executor up."""
 _LOOK_S = 0.05
-"""How often executors are looked after that do not call: who ends hangs up, which calls."""
+"""How often all executors are looked after; one that ends hangs up, which wakes the driver at once."""
 _NAP_S = 0.25
 _UNSENT_NAP_S = 1e-3
 
