@@ -1,7 +1,7 @@
 """What executors reach on this machine, what else its cores can do, and what the cost model said.
 
-    python benchmarks/executors_table.py                                  both models, about 3 minutes
-    python benchmarks/executors_table.py --only moe --rounds 3
+    python benchmarks/executors_table.py                                  both models, about 10 minutes
+    python benchmarks/executors_table.py --only moe --openings 1          a first impression
     python benchmarks/executors_table.py --smollm2 PATH/model.onnx --moe PATH/qwen3_moe.gqa_moe.onnx
     python benchmarks/executors_table.py --library calibrated             here and here-2t, measured before
 
@@ -9,8 +9,9 @@ The machine is calibrated first (disaggc calibrate --here, with one thread and w
 compiled for one executor, and for two with attention and FFN apart (mode = "afd"), in all layers and in
 some of them (some_layers = true: as many as keep both busy); the predictions are of these plans, played on
 the virtual clock. All rows are open at a time and take turns in every round, those that are compared one
-after the other, so that a change of the machine's speed hits them alike. All processes ask for huge pages, as
-executors do.
+after the other, so that a change of the machine's speed hits them alike. They are opened anew a few times:
+which memory a process was given stays with it, and two with the same row may lie 3.5 % apart for as long as
+they live. All processes ask for huge pages, as executors do.
 
     one session      one onnxruntime session of the whole model, one thread, one request
     two threads      the same with two threads
@@ -99,6 +100,14 @@ SUBJECTS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How often rows are opened, and how many rounds they then run."""
+
+    openings: int
+    rounds: int
+
+
 def main() -> None:
     """Print a table for each model."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -108,7 +117,8 @@ def main() -> None:
             f"--{subject.option}", type=Path, metavar="MODEL.onnx", help=f"or {subject.variable}"
         )
     parser.add_argument("--only", choices=[subject.option for subject in SUBJECTS])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--openings", type=int, default=4, help="times that all rows are opened anew")
+    parser.add_argument("--rounds", type=int, default=2, help="in each opening")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each of the two calibrations")
     parser.add_argument("--library", type=Path, metavar="DIR", help="calibrated before; not done again")
     options = parser.parse_args()
@@ -121,7 +131,8 @@ def main() -> None:
         for subject in SUBJECTS:
             if options.only in (None, subject.option):
                 path = getattr(options, subject.option) or os.environ.get(subject.variable) or subject.default
-                show(subject, Path(path), systems, Path(scratch), options.rounds)
+                effort = Effort(options.openings, options.rounds * subject.rounds)
+                show(subject, Path(path), systems, Path(scratch), effort)
 
 
 def declared(library: Path, seconds: float, fresh: bool) -> dict[str, System]:
@@ -142,18 +153,17 @@ def _calibrated(name: str, threads: int, seconds: float) -> System:
     return calibrate(Calibration(name, threads, seconds, force=True)).system
 
 
-def show(subject: Subject, path: Path, systems: Mapping[str, System], scratch: Path, rounds: int) -> None:
+def show(subject: Subject, path: Path, systems: Mapping[str, System], scratch: Path, effort: Effort) -> None:
     """Compile, predict, measure, print."""
     if not path.is_file():
         print(f"\n{subject.title}: there is no '{path}'. Give --{subject.option} PATH; {subject.cure}.")
         return
     start = time.perf_counter()
     plans = Plans(path, systems, scratch / subject.option, subject.new_tokens)
-    rounds *= subject.rounds
     forecasts = dict(plans.forecasts())
     with_genai, why_not = plans.genai()
     rows = [row for row in ROWS if row.kind != "genai" or with_genai]
-    measured = measure(rows, plans, rounds, subject.new_tokens)
+    measured = measure(rows, plans, effort, subject.new_tokens)
     print(f"\n{subject.title}")
     for layers, cut in plans.cut.items():
         size = f"{len(cut.decode.stages)} stages, {len(cut.decode.transfers)} messages"
@@ -163,7 +173,8 @@ def show(subject: Subject, path: Path, systems: Mapping[str, System], scratch: P
         print(line)
     if why_not:
         print(f"genai: {why_not}")
-    print(f"{time.perf_counter() - start:.0f} s, {rounds} rounds", flush=True)
+    took = time.perf_counter() - start
+    print(f"{took:.0f} s, {effort.rounds} rounds in each of {effort.openings} openings", flush=True)
 
 
 class Plans:
@@ -240,18 +251,19 @@ def one_thread(config: Path) -> None:
     config.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(rows: Sequence[Row], plans: Plans, rounds: int, new_tokens: int) -> dict[str, list[Ran]]:
+def measure(rows: Sequence[Row], plans: Plans, effort: Effort, new_tokens: int) -> dict[str, list[Ran]]:
     """Every row once in each round, in the order of ``TURNS``, every other round backwards."""
-    running = {row.name: Running(row, plans.folder(row), plans.models) for row in rows}
-    for each in running.values():
-        each.wait()
     found: dict[str, list[Ran]] = {row.name: [] for row in rows}
-    for number in range(rounds):
-        for name in TURNS[:: -1 if number % 2 else 1]:
-            if name in running:
-                found[name].append(running[name].run(new_tokens))
-    for each in running.values():
-        each.close()
+    for _ in range(effort.openings):
+        running = {row.name: Running(row, plans.folder(row), plans.models) for row in rows}
+        for each in running.values():
+            each.wait()
+        for number in range(effort.rounds):
+            for name in TURNS[:: -1 if number % 2 else 1]:
+                if name in running:
+                    found[name].append(running[name].run(new_tokens))
+        for each in running.values():
+            each.close()
     return found
 
 
