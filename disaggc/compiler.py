@@ -6,15 +6,16 @@ read -> passes -> fold -> decide -> lay out -> cut -> write
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from disaggc.backends.fleet_folder import fleet_plan, write_fleet
 from disaggc.backends.plan_folder import fresh_folder, write_plan
 from disaggc.errors import InfeasiblePlanError
-from disaggc.frontends import OnnxModel, open_model, read_graph, unfused
+from disaggc.frontends import OnnxModel, open_model, read_graph
 from disaggc.ir import Graph
 from disaggc.passes import load_pipeline, run
 from disaggc.placement.decide import Decision, decide
@@ -65,7 +66,7 @@ def compile_job(job: Job, root: Path, output: Path, options: Options | None = No
         model = Model(root / job.model.onnx, options)
         tier, best = model.decided(job, root)
         options.tell("writing subgraphs")
-        return write_plan(job, tier, best.form, best.graph, best.decision, folder, best.fleets)
+        return write_plan(job, tier, best.source, best.graph, best.decision, folder, best.fleets)
 
 
 def compile_fleet(
@@ -92,7 +93,7 @@ def compile_fleet(
         best = model.decided_fleet(job, root, present)
         options.tell("writing subgraphs")
         (folder / JOB_FILE).write_bytes(dump_job(kept(job, best.tiers, root)))
-        return write_fleet(job, best.tiers, best.form, best.graph, best.decision, folder)
+        return write_fleet(job, best.tiers, best.source, best.graph, best.decision, folder)
 
 
 def planned_fleet(job: Job, root: Path, options: Options) -> FleetPlan:
@@ -106,7 +107,7 @@ def planned_fleet(job: Job, root: Path, options: Options) -> FleetPlan:
 
 
 class Model:
-    """A model that jobs are decided for, each of its forms analysed once."""
+    """A model that jobs are decided for, read and analysed once."""
 
     def __init__(self, path: Path, options: Options) -> None:
         """Read it.
@@ -119,7 +120,6 @@ class Model:
         self._library = load_library(options.library)
         options.tell("reading the model")
         self._source = open_model(path)
-        self._graphs: dict[bool, Graph] = {}
 
     def decided(self, job: Job, root: Path) -> tuple[TierSpec, Decided]:
         """The best plan for a job, with its tier filled in.
@@ -128,35 +128,29 @@ class Model:
             DisaggcError: The model, job or targets are at fault, or no plan meets the tier.
         """
         tier = resolve_tier(with_trace(job.tier[0], root), self._library)
-
-        def decided(form: OnnxModel) -> Decided:
-            graph = self._graph(form)
-            wanted = request_of(job, tier, graph, self._library)
-            wanted, fleets = choose_fleet(wanted, job.objective.name, self._options.tell)
-            return Decided(form, graph, decide(wanted, self._options.tell), fleets)
-
-        return tier, better_form(self._source, decided, cuts=len(job.fleet) > 1)
+        wanted = request_of(job, tier, self._graph, self._library)
+        wanted, fleets = choose_fleet(wanted, job.objective.name, self._options.tell)
+        return tier, Decided(self._source, self._graph, decide(wanted, self._options.tell), fleets)
 
     def decided_fleet(self, job: Job, root: Path, present: FleetPlan | None = None) -> DecidedFleet:
-        """The best plan for a job whose tiers share a fleet. The model is taken as it is written.
+        """The best plan for a job whose tiers share a fleet.
 
         Raises:
             DisaggcError: The model, job or targets are at fault, or what must be served cannot be.
         """
         tiers = tuple(resolve_tier(with_trace(tier, root), self._library) for tier in job.tier)
-        graph, draft = self._graph(self._source), None
+        draft = None
         if job.model.draft:
             draft = placed(analyse(root / job.model.draft, self._options))
-        wanted = wanted_of(job, tiers, graph, self._library, draft)
+        wanted = wanted_of(job, tiers, self._graph, self._library, draft)
         wish = Wish(job.objective.name, job.objective.then, None if present is None else signatures(present))
         decision = decide_fleet(wanted, wish, self._options.tell)
-        return DecidedFleet(self._source, graph, tiers, decision)
+        return DecidedFleet(self._source, self._graph, tiers, decision)
 
-    def _graph(self, form: OnnxModel) -> Graph:
-        split = form is not self._source
-        if split not in self._graphs:
-            self._graphs[split] = analyse(self._path, self._options, form)
-        return self._graphs[split]
+    @functools.cached_property
+    def _graph(self) -> Graph:
+        """After the job is known to be in order: the passes take longest."""
+        return analyse(self._path, self._options, self._source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,56 +189,22 @@ def compare(job: Job, root: Path, name: str, values: Sequence[float], options: O
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """One form of a model, the best plan for it, and the parts of the fleet that were searched for that."""
+    """A model, the best plan for it, and the parts of the fleet that were searched for that."""
 
-    form: OnnxModel
+    source: OnnxModel
     graph: Graph
     decision: Decision
     fleets: tuple[SubFleet, ...] = ()
-
-    @property
-    def score(self) -> float:
-        """How good the plan is at the objective; more is better."""
-        return self.fleets[0].score if self.fleets else self.decision.answer.tokens_per_s
 
 
 @dataclass(frozen=True, slots=True)
 class DecidedFleet:
     """A model, its tiers with every field filled in, and the best plan for all of them together."""
 
-    form: OnnxModel
+    source: OnnxModel
     graph: Graph
     tiers: tuple[TierSpec, ...]
     decision: FleetDecision
-
-
-def better_form(source: OnnxModel, decided: Callable[[OnnxModel], Decided], cuts: bool) -> Decided:
-    """The plan for the model as it is, or for the one with its fused norms split, whichever is faster.
-
-    Split, one tensor crosses before a norm where two did, for one more kernel. Without a second system
-    nothing crosses.
-
-    Raises:
-        InfeasiblePlanError: No plan of either form meets the tier.
-    """
-    split = unfused(source) if cuts else None
-    if split is None:
-        return decided(source)
-    try:
-        as_it_is = decided(source)
-    except InfeasiblePlanError:
-        return _noted(decided(split))
-    with contextlib.suppress(InfeasiblePlanError):
-        other = decided(split)
-        if other.score > as_it_is.score:
-            return _noted(other)
-    return as_it_is
-
-
-def _noted(split: Decided) -> Decided:
-    """The same with a warning, because ops.csv and the subgraphs hold ops that the file does not."""
-    note = "fused skip-and-normalise ops are split into add and norm: fewer bytes cross between pools."
-    return replace(split, graph=replace(split.graph, warnings=(*split.graph.warnings, note)))
 
 
 def analyse(path: Path, options: Options | None = None, source: OnnxModel | None = None) -> Graph:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 import onnx
+from onnx import helper
 
 _WORDS = re.compile(r"[A-Za-z_]\w*")
 
@@ -51,6 +52,32 @@ def shuffled(model: onnx.ModelProto, seed: int) -> tuple[onnx.ModelProto, list[i
     del copy.graph.node[:]
     copy.graph.node.extend(model.graph.node[i] for i in order)
     return copy, order
+
+
+def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
+    """With an Add and a norm for each op that adds, norms and hands on both."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.node[:]
+    for node in model.graph.node:
+        fused = node.op_type == "SkipSimplifiedLayerNormalization" and len(node.output) > 3
+        copy.graph.node.extend(_add_and_norm(node) if fused else [node])
+    return copy
+
+
+def _add_and_norm(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    x, skip, gamma = node.input
+    epsilon = {a.name: a.f for a in node.attribute}["epsilon"]
+    yield helper.make_node("Add", [x, skip], [node.output[3]], name=f"{node.name}/add")
+    yield helper.make_node(
+        "SimplifiedLayerNormalization",
+        [node.output[3], gamma],
+        [node.output[0]],
+        name=node.name,
+        axis=-1,
+        epsilon=epsilon,
+        stash_type=1,
+    )
 
 
 def _random_order(nodes: list[onnx.NodeProto], rng: random.Random) -> list[int]:

@@ -8,7 +8,6 @@ from disaggc.frontends.door import OnnxModel, open_model, sha256
 from disaggc.frontends.importing import Imported, ImportOptions, import_config
 from disaggc.frontends.reader import read_graph
 from disaggc.frontends.schemas import onnx_signatures
-from disaggc.frontends.unfuse import unfused
 
 __all__ = [
     "ImportOptions",
@@ -19,5 +18,4 @@ __all__ = [
     "open_model",
     "read_graph",
     "sha256",
-    "unfused",
 ]

@@ -1,8 +1,10 @@
 """Blocks between residual joins, layers of blocks, and classes of equal layers.
 
-The nodes that all flow from embedding to logits goes through are the joins of the residual stream
-(an Add, or a fused skip-and-normalise). What lies between two joins is a block. A block that
-touches state, or multiplies activations by each other, opens a layer.
+The nodes that all flow from embedding to logits goes through are the joins of the residual stream.
+What lies between two joins is a block, with the Add that ends it. An op that adds and norms at once
+is the norm of the block behind it: its sum stays with whoever reads the stream on, and one tensor
+goes into a block and one comes out, however an exporter writes the join. A block that touches state,
+or multiplies activations by each other, opens a layer.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ def _blocks(graph: Graph, ops: Ops, stream: Stream) -> list[list[int]]:
 
     blocks: list[list[int]] = []
     idle: list[int] = []
-    for region in _regions(stream):
+    for region in _regions(graph, ops, stream):
         if len(region) == 1 or not any(works(i) for i in region):
             idle.extend(region)
             continue
@@ -73,15 +75,29 @@ def _blocks(graph: Graph, ops: Ops, stream: Stream) -> list[list[int]]:
     return blocks
 
 
-def _regions(stream: Stream) -> Iterator[list[int]]:
-    """The stream cut after every point: what leads from one point to the next, and that one."""
+def _regions(graph: Graph, ops: Ops, stream: Stream) -> Iterator[list[int]]:
+    """The stream cut after every point, and before one that adds and norms at once.
+
+    That one leads the next region if it hands on its sum. Otherwise it is a region by itself, as the norm
+    of the last sum is.
+    """
     points = frozenset(stream.points)
     region: list[int] = []
     for i in stream.order:
-        region.append(i)
-        if i in points:
+        fused = i in points and graph.nodes[i].kind in ops.skip_norm
+        if fused and region:
             yield region
             region = []
+        region.append(i)
+        if i in points and not (fused and _hands_on(graph, i)):
+            yield region
+            region = []
+
+
+def _hands_on(graph: Graph, i: int) -> bool:
+    """Whether others read more than one value of a node."""
+    read = {name for j in links(graph).after[i] for name in graph.nodes[j].reads}
+    return len(read.intersection(graph.nodes[i].writes)) > 1
 
 
 def _owners(graph: Graph, blocks: list[list[int]], stream: Sequence[int]) -> list[int | None]:

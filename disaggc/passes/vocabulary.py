@@ -22,6 +22,7 @@ class Ops:
     gate: frozenset[str]
     metadata: frozenset[str]
     movement: frozenset[str]
+    skip_norm: frozenset[str]
     in_place: frozenset[str]
 
 

@@ -118,7 +118,7 @@ def apart(
     places = tuple(int(not (p.key[0] == core[0] and p.key[1] <= core[1])) for p in pieces) * 2
     decision = replace(best.decision, answer=replace(best.decision.answer, assignment=places))
     (folder / "plan").mkdir()
-    return path, folder, write_plan(job, tier, best.form, best.graph, decision, folder / "plan")
+    return path, folder, write_plan(job, tier, best.source, best.graph, decision, folder / "plan")
 
 
 def test_only_who_has_the_embedding_wants_the_token_ids(apart: tuple[Path, Path, Plan]) -> None:

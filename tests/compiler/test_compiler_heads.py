@@ -218,7 +218,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     apart = tuple(int(piece.role is not Role.CORE_ATTENTION) for piece in pieces) * 2
     decision = replace(best.decision, answer=replace(best.decision.answer, assignment=apart))
     (folder / "plan").mkdir()
-    return folder, write_plan(job, tier, best.form, best.graph, decision, folder / "plan")
+    return folder, write_plan(job, tier, best.source, best.graph, decision, folder / "plan")
 
 
 def test_what_comes_before_the_head_is_a_stage_of_its_own(shared: tuple[Path, Plan]) -> None:

@@ -16,10 +16,10 @@ from jobs import tiny_job
 from disaggc.backends.emitters import Order, Settings, emit
 from disaggc.backends.emitters.device_annotations import check_annotations
 from disaggc.backends.emitters.op_table import Placed
-from disaggc.backends.emitters.source_model import planned_form
+from disaggc.backends.emitters.source_model import planned_model
 from disaggc.compiler import compile_job
 from disaggc.errors import GraphError, ModelError, PlanError
-from disaggc.frontends import open_model, unfused
+from disaggc.frontends import open_model
 from disaggc.ir import Phase
 from disaggc.plans import open_plan
 from disaggc.runtime.engine import InferenceSession, SessionOptions
@@ -135,25 +135,10 @@ def _ops(model: onnx.ModelProto) -> list[Placed]:
     ]
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_the_form_that_was_planned_is_annotated(
-    plans: Plans, runnable: Callable[[str], Path], split: bool
-) -> None:
-    """A plan may be of the model with its fused norms split; the table of ops tells."""
-    path = runnable("genai.llama.int4")
-    source = open_model(path)
-    other = unfused(source)
-    assert other is not None
-    wanted = other if split else source
-    plan = open_plan(plans("colocated"))
-    order = Order(plan, plans("colocated"), path.parent, load_library())
-    assert planned_form(order, _ops(wanted)) == wanted
-
-
 def test_a_table_of_another_model_is_refused(plans: Plans) -> None:
     order = Order(open_plan(plans("colocated")), plans("colocated"), MODELS / "llama.int4", load_library())
     with pytest.raises(PlanError, match=r"does not fit the model\. Compile the plan again"):
-        planned_form(order, _ops(open_model(MODELS / MOE)))
+        planned_model(order, _ops(open_model(MODELS / MOE)))
 
 
 def test_a_decomposed_graph_flows_from_stage_to_stage(

@@ -9,7 +9,7 @@ from typing import ClassVar
 from disaggc.backends.emitters.device_annotations import annotate, check_annotations
 from disaggc.backends.emitters.op_table import read_ops
 from disaggc.backends.emitters.order import Order, Written
-from disaggc.backends.emitters.source_model import place_weights, planned_form
+from disaggc.backends.emitters.source_model import place_weights, planned_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class AnnotatedOnnxEmitter:
     def emit(self, order: Order, folder: Path) -> Written:
         """Write the model under its own name, with its weight files beside it."""
         ops = read_ops(order.folder)
-        model = planned_form(order, ops)
+        model = planned_model(order, ops)
         annotate(model, ops, [pool.name for pool in order.plan.pools])
         check_annotations(model)
         (folder / order.plan.model.file).write_bytes(model.SerializeToString(deterministic=True))

@@ -17,7 +17,7 @@ import numpy as np
 from disaggc.backends.emitters.op_table import read_ops
 from disaggc.backends.emitters.order import Order
 from disaggc.backends.emitters.serving import DECODE, PREFILL, Engine
-from disaggc.backends.emitters.source_model import model_path, planned_form
+from disaggc.backends.emitters.source_model import model_path, planned_model
 from disaggc.cost import Formats, Group
 from disaggc.frontends import read_graph
 from disaggc.passes import load_pipeline, run
@@ -103,7 +103,7 @@ def _json(points: dict[str, object]) -> str:
 
 
 def _pieces(order: Order) -> Pieces:
-    graph = run(read_graph(model_path(order), planned_form(order, read_ops(order.folder))), load_pipeline())
+    graph = run(read_graph(model_path(order), planned_model(order, read_ops(order.folder))), load_pipeline())
     return fold(graph)
 
 

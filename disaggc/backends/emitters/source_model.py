@@ -12,7 +12,7 @@ import onnx
 from disaggc.backends.emitters.op_table import Placed
 from disaggc.backends.emitters.order import Order
 from disaggc.errors import ModelError, OutputError, PlanError
-from disaggc.frontends import open_model, sha256, unfused
+from disaggc.frontends import open_model, sha256
 from disaggc.ir import Phase
 
 
@@ -37,20 +37,19 @@ def model_path(order: Order) -> Path:
     return path
 
 
-def planned_form(order: Order, ops: Iterable[Placed]) -> onnx.ModelProto:
-    """The model as it was planned: as it is, or with its fused norms split.
-
-    Node i of it is node i of the table of ops.
+def planned_model(order: Order, ops: Iterable[Placed]) -> onnx.ModelProto:
+    """The model as it was planned: node i of it is node i of the table of ops.
 
     Raises:
-        PlanError: The table fits neither.
+        PlanError: The table does not fit it.
     """
     source = open_model(model_path(order))
     wanted = [op.op.rpartition("::")[2] for op in ops if op.phase is Phase.DECODE]
-    for form in (source, unfused(source)):
-        if form is not None and [node.op_type for node in form.graph.node] == wanted:
-            return form
-    raise PlanError(f"The table of ops in '{order.folder}' does not fit the model. Compile the plan again.")
+    if [node.op_type for node in source.graph.node] != wanted:
+        raise PlanError(
+            f"The table of ops in '{order.folder}' does not fit the model. Compile the plan again."
+        )
+    return source
 
 
 COPY_LIMIT_BYTES = 4 * 2**30
