@@ -24,7 +24,8 @@ def headed(path: Path, form: str = "tied", external: bool = True) -> Path:
     Args:
         path: The file.
         form: 'tied' (Transpose of the embedding), 'softcap' (the same, capped), 'cast' (stored in float16),
-            'gemm' (transB and a bias), 'columns' ([hidden, vocabulary]), 'two' (products one by one).
+            'gemm' (transB and a bias), 'normed' (a norm before it), 'columns' ([hidden, vocabulary]), 'two'
+            (products one by one).
         external: Whether weights lie in a file beside it.
     """
     model = onnx.load_from_string(decoder(LAYERS, HIDDEN, VOCABULARY))
@@ -101,6 +102,12 @@ def _gemm(stream: str) -> Made:
     return nodes, [numpy_helper.from_array(array, name) for name, array in constants.items()]
 
 
+def _normed(stream: str) -> Made:
+    norm = helper.make_node("LayerNormalization", [stream, "scale"], ["normed"], name="norm", axis=-1)
+    nodes, _ = _tied("normed")
+    return [norm, *nodes], [numpy_helper.from_array(_drawn(HIDDEN), "scale")]
+
+
 def _two(stream: str) -> Made:
     nodes = [
         helper.make_node("MatMul", [stream, "dense"], ["deep"], name="deepen"),
@@ -114,4 +121,4 @@ def _drawn(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.random.default_rng(len(shape)).standard_normal(shape, np.float32)
 
 
-_FORMS = {"tied": _tied, "softcap": _softcap, "cast": _cast, "gemm": _gemm, "two": _two}
+_FORMS = {"tied": _tied, "softcap": _softcap, "cast": _cast, "gemm": _gemm, "normed": _normed, "two": _two}

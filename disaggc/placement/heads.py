@@ -20,6 +20,8 @@ MOST = 8
 LEAST_US = 200.0
 """A piece takes this long at least. One more call of a session was measured at about 20 us in one process: a
 tenth. (Between executors, with what else there is to a stage, it was 36 to 95.)"""
+NEGLIGIBLE_US = 20.0
+"""What comes before the head and takes no longer than a call (a norm) stays with the first piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class HeadPieces:
     Attributes:
         span: Index of the stage that holds it.
         segment: The head, among that stage's segments.
-        ahead: Segments before it, which become a stage of their own; none if they take no time.
+        ahead: Segments before it, which become a stage of their own; none if they take next to no time.
         count: How many stages it should become.
         time_us: Predicted for all of it, one micro-batch.
     """
@@ -65,7 +67,8 @@ def head_pieces(decision: Decision, spans: Sequence[Span]) -> HeadPieces | None:
     time_us = _decode_us(decision, replace(whole, segments=(head,)))
     ahead_us = _decode_us(decision, ahead)
     count = min(int(time_us / max(longest_us, ahead_us)), int(time_us / LEAST_US), MOST)
-    return HeadPieces(index, head, ahead.segments if ahead_us else (), count, time_us) if count > 1 else None
+    apart = ahead.segments if ahead_us > NEGLIGIBLE_US else ()
+    return HeadPieces(index, head, apart, count, time_us) if count > 1 else None
 
 
 def _decode_us(decision: Decision, span: Span) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from disaggc.runtime import Execution, deploy, verify
 FAST = 50e9
 """Bytes of weights streamed in a second where even the head, of one MiB, does not take long."""
 PROMPTS = [[5, 7, 11, 13, 2], [1, 2, 3], [9, 8, 7, 6]]
-FORMS = ("tied", "softcap", "cast", "gemm")
+FORMS = ("tied", "softcap", "cast", "gemm", "normed")
 
 
 @pytest.fixture(scope="module")
@@ -210,15 +210,19 @@ def test_processes_give_the_tokens_of_one_process(tied: tuple[Path, Plan], micro
 def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
     """A plan in which one pool has everything but core attention, and both phases have the same stages."""
     folder = tmp_path_factory.mktemp("shared")
-    path = headed(folder / "m.onnx", "softcap")
+    others = set(Role) - {Role.CORE_ATTENTION}
+    return folder, parted(headed(folder / "m.onnx", "softcap"), others, folder)
+
+
+def parted(path: Path, away: Collection[Role], folder: Path) -> Plan:
+    """A plan in ``folder`` with these roles on one pool, and the others on another, in both phases."""
     planned(path, folder / "any")  # for the library that it declares
     job = known_job(path.name, "afd", 3)
     tier, best = Model(path, Options(library=folder / "library")).decided(job, folder)
-    pieces = best.decision.request.pieces.pieces
-    apart = tuple(int(piece.role is not Role.CORE_ATTENTION) for piece in pieces) * 2
+    apart = tuple(int(piece.role in away) for piece in best.decision.request.pieces.pieces) * 2
     decision = replace(best.decision, answer=replace(best.decision.answer, assignment=apart))
     (folder / "plan").mkdir()
-    return folder, write_plan(job, tier, best.source, best.graph, decision, folder / "plan")
+    return write_plan(job, tier, best.source, best.graph, decision, folder / "plan")
 
 
 def test_what_comes_before_the_head_is_a_stage_of_its_own(shared: tuple[Path, Plan]) -> None:
@@ -231,6 +235,18 @@ def test_what_comes_before_the_head_is_a_stage_of_its_own(shared: tuple[Path, Pl
     assert "head" not in before.roles
     assert {piece.roles for piece in pieces} == {("head",)}
     assert before.time_us <= pieces[1].time_us
+
+
+def test_a_norm_before_the_head_is_no_stage_of_its_own(tmp_path: Path) -> None:
+    """It takes a few microseconds, and one more call of a session would take longer."""
+    plan = parted(headed(tmp_path / "m.onnx", "normed"), {Role.FFN}, tmp_path)
+    first, *others = pieces_of(plan)
+    assert first.roles == ("norm", "head")
+    assert plan.decode.stages[first.index - 1].roles == ("ffn",)
+    assert {piece.roles for piece in others} == {("head",)}
+    found = verify(plan, tmp_path / "plan", tmp_path, PROMPTS, 12)
+    assert found.tokens_equal
+    assert found.difference <= 1e-6 * found.magnitude
 
 
 def test_phases_of_equal_stages_share_the_pieces_too(shared: tuple[Path, Plan]) -> None:
