@@ -7,8 +7,8 @@ the last also joins them and does what comes after. How many there should be, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import onnx
 
@@ -30,12 +30,16 @@ class Laid:
         forms: The model that each is cut from, its own nodes first and with their numbers.
         graph: What is known of them.
         warnings: What a person should know about the head.
+        whole: Of a phase whose head is in pieces, the stages that it has with the head as one.
+        head: Which of those is the head.
     """
 
     spans: Spans
     forms: Mapping[Phase, onnx.ModelProto]
     graph: Graph
     warnings: tuple[str, ...] = ()
+    whole: Spans = field(default_factory=dict)
+    head: int = 0
 
 
 def with_head_in_pieces(source: onnx.ModelProto, graph: Graph, decision: Decision, spans: Spans) -> Laid:
@@ -57,12 +61,16 @@ def with_head_in_pieces(source: onnx.ModelProto, graph: Graph, decision: Decisio
     if isinstance(blocks, str):
         return Laid(spans, forms, graph, (_whole(wanted, blocks),))
     cut = [phase for phase in spans if spans[phase] == spans[Phase.DECODE]]
-    pieces = _spans(spans[Phase.DECODE], wanted, blocks)
+    whole = _with_own_stage(spans[Phase.DECODE], wanted)
+    head = wanted.span + bool(wanted.ahead)
+    pieces = (*whole[:head], *_pieces(whole[head], wanted.segment, blocks), *whole[head + 1 :])
     known = {**graph.values, **{value.name: value for value in blocks.values}}
     return Laid(
         {**spans, **dict.fromkeys(cut, pieces)},
         {**forms, **dict.fromkeys(cut, blocks.form)},
         replace(graph, values=known),
+        whole=dict.fromkeys(cut, whole),
+        head=head,
     )
 
 
@@ -84,11 +92,18 @@ def _whole(wanted: HeadPieces, why: str) -> str:
     )
 
 
-def _spans(spans: tuple[Span, ...], wanted: HeadPieces, blocks: Blocks) -> tuple[Span, ...]:
-    """The stages, with that of the head in pieces."""
-    whole, head, count = spans[wanted.span], wanted.segment, len(blocks.made)
-    at = whole.segments.index(head)
-    before, after = whole.segments[len(wanted.ahead) : at], whole.segments[at + 1 :]
+def _with_own_stage(spans: tuple[Span, ...], wanted: HeadPieces) -> tuple[Span, ...]:
+    """The stages, the head's apart from what comes before it and takes its time."""
+    span, count = spans[wanted.span], len(wanted.ahead)
+    parts = [part for part in (span.segments[:count], span.segments[count:]) if part]
+    own = [Span(span.place, part, tuple(sorted(_nodes(part)))) for part in parts]
+    return (*spans[: wanted.span], *own, *spans[wanted.span + 1 :])
+
+
+def _pieces(whole: Span, head: Segment, blocks: Blocks) -> Iterator[Span]:
+    """The stage of the head in pieces."""
+    count, at = len(blocks.made), whole.segments.index(head)
+    before, after = whole.segments[:at], whole.segments[at + 1 :]
     product = next(i for i in blocks.made[-1] if i in head.nodes)
     own = [i for i in head.nodes if i not in blocks.spare and i != product]
     nodes = [list(made) for made in blocks.made]
@@ -100,12 +115,8 @@ def _spans(spans: tuple[Span, ...], wanted: HeadPieces, blocks: Blocks) -> tuple
     ]
     segments: list[tuple[Segment, ...]] = [(head,)] * count
     segments[0], segments[-1] = (*before, *segments[0]), (*segments[-1], *after)
-    pieces = [
-        Span(whole.place, each, tuple(own_nodes), count)
-        for each, own_nodes in zip(segments, nodes, strict=True)
-    ]
-    ahead = [Span(whole.place, wanted.ahead, tuple(sorted(_nodes(wanted.ahead))))] if wanted.ahead else []
-    return (*spans[: wanted.span], *ahead, *pieces, *spans[wanted.span + 1 :])
+    for each, own_nodes in zip(segments, nodes, strict=True):
+        yield Span(whole.place, each, tuple(own_nodes), count)
 
 
 def _nodes(segments: Iterable[Segment]) -> Iterable[int]:

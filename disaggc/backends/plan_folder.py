@@ -29,8 +29,20 @@ from disaggc.placement.frontier import frontier
 from disaggc.placement.moves import moves
 from disaggc.placement.objective import SubFleet
 from disaggc.placement.stages import lay_out
-from disaggc.placement.wiring import phase_plan
-from disaggc.plans import FORMAT, VERSION, Formats, Goal, Job, ModelRef, PhasePlan, Plan, TierSpec, dump_plan
+from disaggc.placement.wiring import Border, phase_plan
+from disaggc.plans import (
+    FORMAT,
+    VERSION,
+    Formats,
+    Goal,
+    Job,
+    ModelRef,
+    PhasePlan,
+    Plan,
+    Stage,
+    TierSpec,
+    dump_plan,
+)
 
 OP_COLUMNS = ("phase", "node", "name", "op", "layer", "role", "pool", "stage", "flops", "bytes")
 
@@ -110,7 +122,7 @@ def write_plan(
     """
     spans = {phase: lay_out(graph, decision.request.pieces, decision.answer, phase) for phase in Phase}
     laid = with_head_in_pieces(source, graph, decision, spans)
-    phases, models = _cut(laid, decision)
+    phases, models = _cut(source, laid, decision)
     files = write_models(models, folder)
     files["ops.csv"] = _write_ops(graph, decision, laid.spans, folder)
     arithmetic = (load.arithmetic for load in role_loads(decision))
@@ -123,7 +135,9 @@ def write_plan(
     return plan
 
 
-def _cut(laid: Laid, decision: Decision) -> tuple[dict[Phase, PhasePlan], dict[str, onnx.ModelProto]]:
+def _cut(
+    source: onnx.ModelProto, laid: Laid, decision: Decision
+) -> tuple[dict[Phase, PhasePlan], dict[str, onnx.ModelProto]]:
     """Both phases, and the subgraphs by their paths; equal cuts share theirs."""
     same = laid.spans[Phase.PREFILL] == laid.spans[Phase.DECODE]
     phases: dict[Phase, PhasePlan] = {}
@@ -135,9 +149,29 @@ def _cut(laid: Laid, decision: Decision) -> tuple[dict[Phase, PhasePlan], dict[s
         parts = cut(laid.forms[phase], graph, spans, paths, known)
         if not models.keys() >= set(paths):
             models |= subgraphs(laid.forms[phase], graph.source, parts, _types(graph, parts))
-        crossing = [(part.inputs, part.outputs) for part in parts]
-        phases[phase] = phase_plan(graph, decision, spans, crossing, paths, phase)
+        phases[phase] = phase_plan(graph, decision, spans, _borders(parts), paths, phase)
+        if phase in laid.whole:
+            path = f"subgraphs/{prefix}_head.onnx"
+            head, subgraph = _whole_head(source, laid, decision, phase, path)
+            phases[phase] = replace(phases[phase], whole_head=head)
+            models |= subgraph
     return phases, models
+
+
+def _whole_head(
+    source: onnx.ModelProto, laid: Laid, decision: Decision, phase: Phase, path: str
+) -> tuple[Stage, dict[str, onnx.ModelProto]]:
+    """The head of a phase as one stage, and its subgraph by its path."""
+    spans, graph = laid.whole[phase], laid.graph
+    paths = [path if i == laid.head else "" for i in range(len(spans))]
+    parts = cut(source, graph, spans, paths, contents(graph))
+    head = parts[laid.head]
+    stages = phase_plan(graph, decision, spans, _borders(parts), paths, phase).stages
+    return stages[laid.head], subgraphs(source, graph.source, [head], _types(graph, [head]))
+
+
+def _borders(parts: Sequence[Part]) -> list[Border]:
+    return [(part.inputs, part.outputs) for part in parts]
 
 
 def _types(graph: Graph, parts: Sequence[Part]) -> dict[str, onnx.TypeProto]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from disaggc.plans import Plan
+from disaggc.plans import Plan, with_whole_heads
 from disaggc.runtime.scheduler import Worked
 from disaggc.runtime.virtual_clock import busy_share, simulate
 from disaggc.targets import Link, System
@@ -58,6 +58,7 @@ def in_one_process(plan: Plan, system: System) -> Plan:
         plan: Priced for executors of ``system`` in processes of their own.
         system: What its pools are.
     """
+    plan = with_whole_heads(plan)  # as executors in one process have them
     apart, beside = (_occupancy_us(link) for link in (system.scale_out, system.scale_up))
     ends = [0] * len(plan.decode.stages)
     for transfer in plan.decode.transfers:

@@ -55,7 +55,7 @@ from disaggc.plans.model import (
     StateRef,
     Transfer,
 )
-from disaggc.plans.pieces import head_pieces
+from disaggc.plans.pieces import head_pieces, with_whole_heads
 from disaggc.plans.trace import with_trace
 
 __all__ = [
@@ -118,4 +118,5 @@ __all__ = [
     "parse_plan",
     "varied",
     "with_trace",
+    "with_whole_heads",
 ]

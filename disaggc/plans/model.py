@@ -129,10 +129,13 @@ class PhasePlan:
     Attributes:
         stages: In execution order.
         transfers: What crosses between them.
+        whole_head: The LM head as one stage, where ``stages`` has it in pieces: for an executor that has one
+            micro-batch at a time, and so nobody to serve between two pieces. Its index is the first piece's.
     """
 
     stages: tuple[Stage, ...]
     transfers: tuple[Transfer, ...] = ()
+    whole_head: Stage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from disaggc.plans import Plan
 from disaggc.runtime.cluster import on_cluster
 from disaggc.runtime.execution import (
     Execution,
+    as_executed,
     check_memory,
     instances_of,
     kv_budget,
@@ -79,6 +80,7 @@ def deploy(
 ) -> Deployment:
     """Open a plan's stages, after checking that all files are there; see ``run``."""
     check_model(plan.model, model_folder)
+    plan = as_executed(plan, execution)
     stages = (*phase_of(plan, "prefill").stages, *phase_of(plan, "decode").stages)
     check_weights(read_table(folder), {stage.subgraph for stage in stages}, model_folder)
     instances = instances_of(plan, execution)

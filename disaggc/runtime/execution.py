@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from disaggc.errors import JobError, nearest
-from disaggc.plans import Plan
+from disaggc.plans import Plan, with_whole_heads
 from disaggc.runtime.memory import check_bound
 from disaggc.runtime.scheduler import Limits
 from disaggc.runtime.wiring import phase_of
@@ -34,6 +34,8 @@ class Execution:
         memory_bytes: What each executor's process may allocate; mapped weights do not count. None for
             no limit.
         traced: Whether to note what was done when.
+        whole_heads: Whether an LM head in pieces may run as one stage where there is nobody to serve between
+            two pieces: in one process, with one micro-batch, untraced.
     """
 
     on: On = "local"
@@ -47,6 +49,13 @@ class Execution:
     spin_us: int | None = None
     memory_bytes: int | None = None
     traced: bool = False
+    whole_heads: bool = True
+
+
+def as_executed(plan: Plan, execution: Execution) -> Plan:
+    """The plan with the stages that executors are to run."""
+    alone = execution.on == "local" and execution.micro_batches in (None, 1) and not execution.traced
+    return with_whole_heads(plan) if alone and execution.whole_heads else plan
 
 
 def instances_of(plan: Plan, execution: Execution) -> dict[str, int]:

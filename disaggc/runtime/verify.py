@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,14 +69,15 @@ def verify(
     threads: int = 1,
     execution: Execution = _HERE,
 ) -> Verification:
-    """Run a plan and the uncut model with the same prompts; a difference is a result, not an error.
+    """Run a plan, every stage of it, and the uncut model with the same prompts; a difference is no error.
 
     Args and errors are those of ``run``; the model file itself must be in ``model_folder``. A request
     that fails is an error here.
     """
     with deploy_reference(plan, model_folder, threads) as deployment:
         uncut = deployment.generate(prompts, max_new_tokens, keep_logits=True)
-    with deploy(plan, folder, model_folder, threads, execution) as deployment:
+    every_stage = replace(execution, whole_heads=False)
+    with deploy(plan, folder, model_folder, threads, every_stage) as deployment:
         planned = deployment.generate(prompts, max_new_tokens, keep_logits=True)
     for error in (*uncut.failures.values(), *planned.failures.values()):
         raise error

@@ -25,8 +25,8 @@ from disaggc.placement import heads
 from disaggc.placement.decide import Decision
 from disaggc.placement.heads import HeadPieces
 from disaggc.placement.stages import Span
-from disaggc.plans import Plan, Stage, head_pieces
-from disaggc.runtime import Execution, deploy, verify
+from disaggc.plans import Plan, Stage, head_pieces, open_plan, with_whole_heads
+from disaggc.runtime import Execution, RunResult, deploy, run, verify
 
 FAST = 50e9
 """Bytes of weights streamed in a second where even the head, of one MiB, does not take long."""
@@ -271,6 +271,69 @@ def test_what_caps_the_logits_is_in_the_last_piece(shared: tuple[Path, Plan]) ->
     assert last == ["Transpose", "MatMul", "Concat", "Div", "Tanh", "Mul"]
 
 
+# In one process -------------------------------------------------------------------------------------
+
+
+def test_a_plan_also_has_the_head_as_one_stage(tied: tuple[Path, Plan]) -> None:
+    plan = tied[1]
+    pieces, whole = pieces_of(plan), plan.decode.whole_head
+    assert whole is not None
+    assert (whole.index, whole.pool, whole.roles) == (pieces[0].index, pieces[0].pool, ("head",))
+    assert whole.outputs == pieces[-1].outputs
+    assert set(whole.inputs) == set(pieces[0].inputs)
+    assert whole.time_us == pytest.approx(sum(piece.time_us for piece in pieces), rel=1e-6)
+    assert whole.subgraph in plan.files
+    assert plan.prefill.whole_head is None, "prefill has it in one stage anyway"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_process_runs_the_head_as_one_stage(form: str, tmp_path: Path) -> None:
+    plan = planned(headed(tmp_path / "m.onnx", form), tmp_path / "plan")
+    pieces = Execution(whole_heads=False)
+    found, expected = (
+        run(plan, tmp_path / "plan", tmp_path, PROMPTS, 12, keep_logits=True, execution=execution)
+        for execution in (Execution(), pieces)
+    )
+    assert _decoded(expected) == [stage.index for stage in plan.decode.stages]
+    assert _decoded(found) == _decoded(expected)[: 1 - len(pieces_of(plan))]
+    assert found.tokens == expected.tokens
+    for ours, theirs in zip(found.logits, expected.logits, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "execution", [Execution(traced=True), Execution(micro_batches=2)], ids=["traced", "two"]
+)
+def test_pieces_are_run_where_they_are_looked_at_or_serve_somebody(
+    execution: Execution, tied: tuple[Path, Plan]
+) -> None:
+    folder, plan = tied
+    found = run(plan, folder / "plan", folder, PROMPTS, 4, execution=execution)
+    assert _decoded(found) == [stage.index for stage in plan.decode.stages]
+
+
+def test_a_verification_runs_every_stage(tied: tuple[Path, Plan]) -> None:
+    folder, plan = tied
+    found = verify(plan, folder / "plan", folder, PROMPTS, 4)
+    assert _decoded(found.planned) == [stage.index for stage in plan.decode.stages]
+
+
+def _decoded(result: RunResult) -> list[int]:
+    return [stage.index for stage in result.stages if stage.phase == "decode" and stage.calls]
+
+
+def test_stages_behind_a_head_move_up(tied: tuple[Path, Plan]) -> None:
+    plan = tied[1]
+    pieces, count = pieces_of(plan), len(plan.decode.stages)
+    sampler = replace(plan.decode.stages[0], index=count, roles=("general",))
+    hops = tuple(replace(plan.decode.transfers[0], after=i) for i in (pieces[0].index - 1, pieces[-1].index))
+    longer = replace(plan.decode, stages=(*plan.decode.stages, sampler), transfers=hops)
+    found = with_whole_heads(replace(plan, decode=longer)).decode
+    assert [stage.index for stage in found.stages] == list(range(count - len(pieces) + 2))
+    assert [stage.roles for stage in found.stages[-2:]] == [("head",), ("general",)]
+    assert [t.after for t in found.transfers] == [pieces[0].index - 1, pieces[0].index]
+
+
 # What else is done with such a plan -----------------------------------------------------------------
 
 
@@ -316,6 +379,7 @@ def test_such_a_plan_is_shared_out_and_still_runs(shared: tuple[Path, Plan], tmp
     placed = [row for row in rows(tmp_path / "out") if row["role"] == "head"]
     assert placed
     assert {row["pool"] for row in placed} == {f"{pieces_of(plan)[0].pool}/0"}
+    assert open_plan(tmp_path / "out").decode.whole_head is None
 
 
 # Heads of real models --------------------------------------------------------------------------------
