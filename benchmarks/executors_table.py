@@ -1,6 +1,6 @@
 """What executors reach on this machine, what else its cores can do, and what the cost model said.
 
-    python benchmarks/executors_table.py                                  both models, about 10 minutes
+    python benchmarks/executors_table.py                                  both models, about 12 minutes
     python benchmarks/executors_table.py --only moe --openings 1          a first impression
     python benchmarks/executors_table.py --smollm2 PATH/model.onnx --moe PATH/qwen3_moe.gqa_moe.onnx
     python benchmarks/executors_table.py --library calibrated             here and here-2t, measured before

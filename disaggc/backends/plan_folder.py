@@ -21,7 +21,7 @@ from disaggc.backends.onnxruntime import Part, subgraphs, write_models
 from disaggc.errors import OutputError
 from disaggc.frontends import sha256
 from disaggc.ir import Graph, Phase
-from disaggc.passes.contents import contents
+from disaggc.passes.contents import Contents, contents
 from disaggc.placement import blueprint
 from disaggc.placement.burden import DIGITS, OpLoad, OpLoads, role_loads
 from disaggc.placement.decide import Decision
@@ -152,19 +152,24 @@ def _cut(
         phases[phase] = phase_plan(graph, decision, spans, _borders(parts), paths, phase)
         if phase in laid.whole:
             path = f"subgraphs/{prefix}_head.onnx"
-            head, subgraph = _whole_head(source, laid, decision, phase, path)
+            head, subgraph = _whole_head(source, laid, decision, phase, path, known)
             phases[phase] = replace(phases[phase], whole_head=head)
             models |= subgraph
     return phases, models
 
 
 def _whole_head(
-    source: onnx.ModelProto, laid: Laid, decision: Decision, phase: Phase, path: str
+    source: onnx.ModelProto,
+    laid: Laid,
+    decision: Decision,
+    phase: Phase,
+    path: str,
+    known: Mapping[str, Contents],
 ) -> tuple[Stage, dict[str, onnx.ModelProto]]:
     """The head of a phase as one stage, and its subgraph by its path."""
     spans, graph = laid.whole[phase], laid.graph
     paths = [path if i == laid.head else "" for i in range(len(spans))]
-    parts = cut(source, graph, spans, paths, contents(graph))
+    parts = cut(source, graph, spans, paths, known)
     head = parts[laid.head]
     stages = phase_plan(graph, decision, spans, _borders(parts), paths, phase).stages
     return stages[laid.head], subgraphs(source, graph.source, [head], _types(graph, [head]))
