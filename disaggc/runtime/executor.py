@@ -13,7 +13,7 @@ from disaggc.runtime.engine import OrtValue, Session
 from disaggc.runtime.failures import FAILURES, run_error
 from disaggc.runtime.outbox import Apart, Sharing
 from disaggc.runtime.sessions import Opener
-from disaggc.runtime.stage import BoundStage, Values
+from disaggc.runtime.stage import BoundStage, Outline, Values
 from disaggc.runtime.states import Piece, Place, gather, initial
 from disaggc.runtime.tensors import blank
 from disaggc.runtime.wiring import Phase, Ports, Wiring, phase_of
@@ -89,6 +89,8 @@ class Executor:
         self._states: Mapping[str, StateRef] = {state.past: state for state in plan.states}
         self._tokens = [feed.input for feed in plan.feeds if feed.kind == "token_ids"]
         self._sessions: dict[tuple[Phase, int], Session] = {}
+        self._ports: dict[tuple[Phase, int], Ports] = {}
+        self._outlines: dict[tuple[Phase, int], Outline] = {}
         self._wiring: dict[Phase, Wiring] = {}
         self._groups: dict[int, _Memory] = {}
         self._traced = traced
@@ -98,7 +100,8 @@ class Executor:
         for phase in PHASES:
             for index, stage in enumerate(phase_of(plan, phase).stages):
                 if stage.pool == pool and (stage.outputs or stage.states):
-                    self._sessions[phase, index] = opener(stage)
+                    self._sessions[phase, index] = session = opener(stage)
+                    self._ports[phase, index] = _declared(session)
                     self.tallies[phase, index] = Tally()
 
     def recount(self) -> None:
@@ -109,17 +112,14 @@ class Executor:
 
     def ports(self, phase: Phase, index: int) -> Ports:
         """What the subgraph of a stage reads and writes; nothing if it has no use."""
-        session = self._sessions.get((phase, index))
-        if session is None:
-            return Ports({}, {})
-        return Ports(
-            {port.name: port.shape for port in session.get_inputs()},
-            {port.name: port.shape for port in session.get_outputs()},
-        )
+        return self._ports.get((phase, index), Ports({}, {}))
 
     def connect(self, phase: Phase, wiring: Wiring) -> None:
         """Learn how the stages of a phase hang together."""
         self._wiring[phase] = wiring
+        for stage in self._sessions:
+            if stage[0] == phase:
+                self._outlines[stage] = self._outline(*stage, wiring)
 
     def begin(self, group: int, pasts: Collection[str], rows: int, capacity: int) -> None:
         """Start a micro-batch: make the empty states that this pool keeps.
@@ -226,6 +226,10 @@ class Executor:
         """All values of a micro-batch that are here."""
         return dict(self._groups[group].values)
 
+    def is_settling(self, group: int) -> bool:
+        """Whether the next step may show that a tensor of a micro-batch stays where it is."""
+        return any(stage.is_settling for stage in self._groups[group].bound.values())
+
     def settled(self, group: int, phase: Phase, index: int) -> Callable[[], None] | None:
         """What executes a stage again with the tensors of its last step; None if some may move."""
         stage = self._groups[group].bound.get((phase, index))
@@ -281,25 +285,41 @@ class Executor:
         place = partial(self._sharing.tensor, group)
         return dict.fromkeys(names, place)
 
+    def _outline(self, phase: Phase, index: int, wiring: Wiring) -> Outline:
+        """What is known of a stage before it has tensors."""
+        ports = self._ports[phase, index]
+        states = [state for state in self._states.values() if state.present in ports.outputs]
+        in_place = {state.present: state.past for state in states if state.past in wiring.aliased}
+        others = ports.outputs.keys() - {state.present for state in states}
+        steady = {name for name in others if wiring.is_steady(ports.outputs[name])}
+        repeatable = all(state.present not in in_place or _is_by_position(state) for state in states)
+        return Outline(
+            session=self._sessions[phase, index],
+            inputs=tuple(ports.inputs),
+            outputs=tuple(ports.outputs),
+            in_place=in_place,
+            steady=frozenset(steady),
+            observed=frozenset(others - steady if repeatable else ()),
+            leaving=frozenset(name for hop in wiring.hops[index] for name in hop.names),
+            may_repeat=repeatable,
+        )
+
     def _bind(self, memory: _Memory, group: int, phase: Phase, index: int) -> BoundStage:
-        wiring = self._wiring[phase]
-        written = self.ports(phase, index).outputs
-        states = [state for state in self._states.values() if state.present in written]
-        aliased = {s.present: memory.values[s.past] for s in states if s.past in wiring.aliased}
-        memory.values.update(aliased)
-        presents = {state.present for state in states}
-        others = {name for name in written if name not in presents}
-        steady = {name for name in others if wiring.is_steady(written[name])}
-        repeatable = all(state.present not in aliased or _is_by_position(state) for state in states)
-        observed = others - steady if repeatable else set()
-        leaving = {name for hop in wiring.hops[index] for name in hop.names}
-        place = partial(self._sharing.tensor, group)
-        session = self._sessions[phase, index]
-        return BoundStage(session, aliased, steady, observed, leaving, place, may_repeat=repeatable)
+        outline = self._outlines[phase, index]
+        buffers = {present: memory.values[past] for present, past in outline.in_place.items()}
+        memory.values.update(buffers)
+        return BoundStage(outline, buffers, partial(self._sharing.tensor, group))
 
     def _token_ids(self, memory: _Memory) -> set[int]:
         held = [memory.values[name] for name in self._tokens if name in memory.values]
         return {int(token) for value in held for token in value.numpy().ravel()}
+
+
+def _declared(session: Session) -> Ports:
+    return Ports(
+        {port.name: port.shape for port in session.get_inputs()},
+        {port.name: port.shape for port in session.get_outputs()},
+    )
 
 
 def _is_by_position(state: StateRef) -> bool:

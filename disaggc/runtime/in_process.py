@@ -221,7 +221,7 @@ class InProcess:
 
     def _take_all(self, group: _Group) -> None:
         """One step, looking up every tensor; stages whose tensors stay will be routine in the next."""
-        tries = 1 < group.step <= TRIES and not self._traced  # outputs settle in the second
+        tries = 0 < group.step <= TRIES and not self._traced and not _is_settling(group)
         before = _held(group) if tries else {}
         self._feed(group)
         for index, hop in enumerate(group.wiring.lent):
@@ -312,6 +312,11 @@ class InProcess:
             executor = group.executors[pool]
             executor.end(group.number)
             executor.receive(group.number, tuple(states), tuple(states.values()))
+
+
+def _is_settling(group: _Group) -> bool:
+    """Whether the next step may show that a tensor stays where it is."""
+    return any(group.executors[pool].is_settling(group.number) for pool in group.wiring.pools)
 
 
 def _held(group: _Group) -> dict[str, dict[str, OrtValue]]:

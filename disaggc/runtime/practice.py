@@ -24,6 +24,8 @@ class Practice:
         if group.learn(self._executor.held(group.number)):
             self._post.count_repeated(group)
             group.routine = tuple(self._habit(group, turn) for turn in group.program.turns)
+            if None not in group.routine:
+                group.tries = 0
 
     def unlearn(self, group: Group) -> None:
         """Something moved after all."""

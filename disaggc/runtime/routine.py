@@ -7,7 +7,8 @@ so that nothing is left to do but execute.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from disaggc.runtime.engine import OrtValue
@@ -43,7 +44,7 @@ def moved(before: Mapping[str, OrtValue], after: Mapping[str, OrtValue]) -> set[
 
 
 def habit(
-    executor: Executor, group: int, phase: Phase, index: int, unsteady: Collection[str]
+    executor: Executor, group: int, phase: Phase, index: int, unsteady: AbstractSet[str]
 ) -> Habit | None:
     """A stage of a micro-batch by routine; None if it does not run, or any of its tensors moves.
 
@@ -55,6 +56,6 @@ def habit(
         unsteady: Names that came to mean other tensors in the last step.
     """
     execute = executor.settled(group, phase, index)
-    if execute is None or not set(unsteady).isdisjoint(executor.ports(phase, index).inputs):
+    if execute is None or not unsteady.isdisjoint(executor.ports(phase, index).inputs):
         return None
     return Habit(execute, executor.tallies[phase, index], index)

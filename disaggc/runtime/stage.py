@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,6 +14,35 @@ from disaggc.runtime.tensors import view
 Values = MutableMapping[str, OrtValue]
 
 
+@dataclass(slots=True)
+class Outline:
+    """A stage before it has tensors, and what all that are bound to some have in common.
+
+    Attributes:
+        session: The stage's subgraph.
+        inputs: Names, in the session's order.
+        outputs: Names, in the session's order.
+        in_place: Outputs that are written into the tensor of a name that is there: states.
+        steady: Outputs that may keep one buffer, because their shape is declared to be the
+            same in every step and nobody reads them in the next one.
+        observed: Outputs that may keep one buffer as long as their shape happens to stay, in a stage
+            that ``may_repeat``.
+        leaving: Outputs that others read.
+        may_repeat: Whether it does the same when it is run twice for a step.
+        proven: Outputs, of the steady and the observed, whose shape stayed in a micro-batch before.
+    """
+
+    session: Session
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    in_place: Mapping[str, str] = field(default_factory=dict)
+    steady: frozenset[str] = frozenset()
+    observed: frozenset[str] = frozenset()
+    leaving: frozenset[str] = frozenset()
+    may_repeat: bool = True
+    proven: set[str] = field(default_factory=set)
+
+
 def _nowhere(_shape: Sequence[int], _number: int) -> None:
     """There is no place that others can read."""
 
@@ -21,52 +51,39 @@ class BoundStage:
     """A session with its inputs and outputs bound for one micro-batch in one phase.
 
     An input is bound again only if it became another tensor. An output whose shape was the same in
-    two steps keeps its buffer from then on, so whoever reads it keeps its binding, too. Few graphs
-    declare which shapes stay; where one that was not declared changes after all, onnxruntime refuses
-    the buffer, and the step is taken again with buffers of its own.
+    two steps, or in those of a micro-batch before, keeps its buffer from then on, so whoever reads it
+    keeps its binding, too. Few graphs declare which shapes stay; where one that was not declared
+    changes after all, onnxruntime refuses the buffer, and the step is taken again with buffers of its own.
 
     An output that leaves for other executors is written where they read it, if there is such a place.
     """
 
     def __init__(
         self,
-        session: Session,
-        buffers: Mapping[str, OrtValue],
-        steady: Collection[str],
-        observed: Collection[str] = (),
-        leaving: Collection[str] = (),
+        outline: Outline,
+        buffers: Mapping[str, OrtValue] | None = None,
         place: Callable[[Sequence[int], int], OrtValue | None] = _nowhere,
-        *,
-        may_repeat: bool = True,
     ) -> None:
         """Bind what never changes.
 
         Args:
-            session: The stage's subgraph.
-            buffers: Outputs that are written into a given tensor: states in place.
-            steady: Outputs that may keep one buffer, because their shape is declared to be the
-                same in every step and nobody reads them in the next one.
-            observed: Outputs that may keep one buffer as long as their shape happens to stay, in a stage
-                that ``may_repeat``.
-            leaving: Outputs that others read.
-            place: Gives a tensor of a shape and an element type's number where they can read it.
-            may_repeat: Whether it does the same when it is run twice for a step.
+            outline: The stage.
+            buffers: Outputs that are written into a given tensor: those ``in_place``.
+            place: Gives a tensor of a shape and an element type's number where others can read it.
         """
-        self._binding = session.io_binding()
-        self._execute = executing(session, self._binding)
-        self._version = -1
-        self._inputs = tuple(port.name for port in session.get_inputs())
-        self._bound: dict[str, OrtValue] = {}
-        self._names = [port.name for port in session.get_outputs()]
-        self._moving = tuple((i, name) for i, name in enumerate(self._names) if name not in buffers)
-        self._steady = frozenset(steady) | frozenset(observed)
-        self._observed = frozenset(observed)
-        self._leaving = frozenset(leaving)
+        buffers = buffers or {}
+        self._outline = outline
         self._place = place
-        self._may_repeat = may_repeat
+        self._binding = outline.session.io_binding()
+        self._execute = executing(outline.session, self._binding)
+        self._version = -1
+        self._has_run = False
+        self._bound: dict[str, OrtValue] = {}
+        self._moving = tuple((i, name) for i, name in enumerate(outline.outputs) if name not in buffers)
+        self._open = outline.steady | outline.observed
         self._settled: frozenset[str] = frozenset()
         self._shapes: dict[str, Sequence[int]] = {}
-        for name in self._names:
+        for name in outline.outputs:
             if name in buffers:
                 self._binding.bind_ortvalue_output(name, buffers[name])
             else:
@@ -86,8 +103,9 @@ class BoundStage:
         if version != self._version or version < 0:
             self._bind_inputs(values)
             self._version = version
-        for _, name in self._moving:
+        for _, name in self._moving if self._has_run else ():
             self._binding.bind_output(name)
+        self._has_run = True
         try:
             self._execute()
         except FAILURES:
@@ -106,11 +124,16 @@ class BoundStage:
 
         Where it fails the stage is to ``run``, so one that may not be run twice has none.
         """
-        return self._execute if self._may_repeat and not self._moving else None
+        return self._execute if self._outline.may_repeat and not self._moving else None
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether the next step may show that an output can keep its buffer."""
+        return bool(self._open)
 
     def _bind_inputs(self, values: Values) -> None:
         bound = self._bound
-        for name in self._inputs:
+        for name in self._outline.inputs:
             value = values[name]
             if value is not bound.get(name):
                 self._binding.bind_ortvalue_input(name, value)
@@ -120,20 +143,23 @@ class BoundStage:
         written = self._binding.get_outputs_as_ortvaluevector()
         for index, name in self._moving:
             values[name] = OrtValue(written[index])
-        if self._steady:
+        if self._open:
             self._settle(values)
 
     def _settle(self, values: Values) -> None:
-        """After the second step, let outputs of unchanged shape keep their buffers."""
-        shapes = {name: values[name].shape() for name in self._steady}
-        if self._shapes:
-            settled = {name for name in shapes if shapes[name] == self._shapes[name]}
-            self._moving = tuple((i, name) for i, name in self._moving if name not in settled)
-            self._settled = self._observed & settled
-            self._steady = frozenset()
-            for name in self._leaving & settled:
-                self._share(name, values)
+        """Let outputs keep their buffers: proven ones at once, others whose shape stayed."""
+        proven, before = self._outline.proven, self._shapes
+        shapes = {name: values[name].shape() for name in self._open - proven}
+        stayed = {name for name, shape in shapes.items() if before.get(name) == shape}
+        settled = (self._open & proven) | stayed
+        if before:
+            proven |= settled
+        self._open = frozenset() if before else self._open - settled
         self._shapes = shapes
+        self._settled |= self._outline.observed & settled
+        self._moving = tuple((i, name) for i, name in self._moving if name not in settled)
+        for name in self._outline.leaving & settled:
+            self._share(name, values)
 
     def _share(self, name: str, values: Values) -> None:
         """Let an output be written where others read it, from now on; what it holds is brought there."""
@@ -146,8 +172,10 @@ class BoundStage:
 
     def _unsettle(self) -> None:
         """What was observed does not hold: let onnxruntime allocate these outputs in every step."""
+        outline = self._outline
         names = {name for _, name in self._moving} | self._settled
-        self._moving = tuple((i, name) for i, name in enumerate(self._names) if name in names)
+        outline.proven -= self._settled
+        self._moving = tuple((i, name) for i, name in enumerate(outline.outputs) if name in names)
         self._settled = frozenset()
         for _, name in self._moving:
             self._binding.bind_output(name)

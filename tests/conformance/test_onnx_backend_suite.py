@@ -28,7 +28,7 @@ from disaggc.backends.onnxruntime.parts import is_constant
 from disaggc.plans import Stage
 from disaggc.runtime.engine import OrtValue
 from disaggc.runtime.sessions import StageOpener
-from disaggc.runtime.stage import BoundStage
+from disaggc.runtime.stage import BoundStage, Outline
 
 LEAST_MODELS_CUT = 400
 FATAL = 4
@@ -96,7 +96,8 @@ def execute(session: Any, given: dict[str, Any], outputs: Sequence[str]) -> dict
     if any(not port.type.startswith("tensor(") or port.type == "tensor(string)" for port in ports):
         return dict(zip(outputs, session.run(list(outputs), given), strict=True))
     values = {name: OrtValue.ortvalue_from_numpy(value) for name, value in given.items()}
-    BoundStage(session, {}, ()).run(values)
+    names = tuple(port.name for port in session.get_inputs())
+    BoundStage(Outline(session, names, tuple(outputs))).run(values)
     return {name: values[name].numpy() for name in outputs}
 
 

@@ -51,6 +51,27 @@ def test_steps_by_routine_are_as_steps_the_long_way(
         assert len(taken) >= TOKENS - 6
 
 
+def test_what_a_micro_batch_found_out_holds_for_the_next(
+    runnable: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = runnable("qwen3_moe.gqa_moe")
+    plan = cut(path, tmp_path / "plan")
+    taken: list[int] = []
+    repeat = InProcess._repeat
+
+    def counting(self: InProcess, group: Any) -> None:
+        taken.append(group.step)
+        repeat(self, group)
+
+    monkeypatch.setattr(InProcess, "_repeat", counting)
+    with deploy(plan, tmp_path / "plan", path.parent, 1, Execution(micro_batch=2)) as deployment:
+        results = [deployment.generate(prompts, TOKENS) for prompts in (PROMPTS, PROMPTS[:1], PROMPTS)]
+    decoding = TOKENS - 1  # prefill gives the first token
+    assert taken == [*range(3, decoding), *range(2, decoding), *range(2, decoding)]
+    assert counted(results[0]) == counted(results[2])
+    assert results[1].tokens == results[0].tokens[:1]
+
+
 def test_a_stage_that_fails_by_routine_is_run_the_long_way_and_all_are_counted_once(
     runnable: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
