@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -83,22 +84,19 @@ ROWS = (
 )
 """As printed; a baseline comes before the rows whose ratio is to it."""
 
-TURNS = (
-    "two threads",
-    "batch 2",
-    "two replicas",
-    "genai",
-    "in process, all",
-    "one session",
-    "in process, some",
-    "m=2, some",
-    "m=1, some",
-    "m=3, some",
-    "m=3, all",
-    "m=1, all",
-    "m=2, all",
-)
-"""The order in which they take turns: a row that is aimed at is next to the one that its ratio is to."""
+_BEFORE = ("two threads", "batch 2", "two replicas", "genai")
+_CLOSE = ("in process, all", "one session", "in process, some")
+_AFTER = ("m=2, some", "m=1, some", "m=3, some", "m=3, all", "m=1, all", "m=2, all")
+
+
+def in_turns(times: int) -> tuple[str, ...]:
+    """The order in which rows take turns: one that is aimed at is next to the one that its ratio is to.
+
+    Args:
+        times: Turns of the rows that differ by hundredths, forwards and backwards.
+    """
+    close = [_CLOSE[:: -1 if turn % 2 else 1] for turn in range(times)]
+    return (*_BEFORE, *itertools.chain(*close), *_AFTER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What executors reach on this machine, what else its cores can do, and what the cost model said.
 
-    python benchmarks/executors_table.py                                  both models, about 12 minutes
+    python benchmarks/executors_table.py                                  both models, about 16 minutes
     python benchmarks/executors_table.py --only moe --openings 1          a first impression
     python benchmarks/executors_table.py --smollm2 PATH/model.onnx --moe PATH/qwen3_moe.gqa_moe.onnx
     python benchmarks/executors_table.py --library calibrated             here and here-2t, measured before
@@ -11,7 +11,8 @@ some of them (some_layers = true: as many as keep both busy); the predictions ar
 the virtual clock. All rows are open at a time and take turns in every round, those that are compared one
 after the other, so that a change of the machine's speed hits them alike. They are opened anew a few times:
 which memory a process was given stays with it, and two with the same row may lie 3.5 % apart for as long as
-they live. All processes ask for huge pages, as executors do.
+they live. Rows that differ by hundredths take more turns in each round: two turns one after the other may lie
+10 % apart on a shared machine. All processes ask for huge pages, as executors do.
 
     one session      one onnxruntime session of the whole model, one thread, one request
     two threads      the same with two threads
@@ -21,13 +22,15 @@ they live. All processes ask for huge pages, as executors do.
     in process, ...  a plan that parts attention and FFN, in one process and one thread
     m=N, ...         the same plan, one process each, N micro-batches of one request in ping-pong
 
-"upper" is the upper quartile of the rounds: what others take of a machine only ever slows, and the
-calibration leaves it out, too. The second "ratio" is the predicted one.
+"ratio" is the median of turns one after the other, "+-" its standard error; the second "ratio" is the
+predicted one. "upper" is the upper quartile of the turns: what others take of a machine only ever slows,
+and the calibration leaves it out, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -37,7 +40,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from executor_rows import PROMPT, ROWS, TURNS, Ran, Row, Running
+from executor_rows import PROMPT, ROWS, Ran, Row, Running, in_turns
 
 from disaggc.backends.emitters import Settings, emit
 from disaggc.calibration import Forecast, calibrate, forecast, in_one_process, write_system
@@ -63,6 +66,7 @@ class Subject:
         cure: What to do if it does not.
         new_tokens: Decoded in a round.
         rounds: For each round that is asked for: a small model's take no time, and vary more.
+        turns: In a round, of the rows that differ by hundredths.
         targets: Row to the ratio that is aimed at.
     """
 
@@ -73,6 +77,7 @@ class Subject:
     cure: str
     new_tokens: int
     rounds: int
+    turns: int
     targets: Mapping[str, float]
 
 
@@ -85,6 +90,7 @@ SUBJECTS = (
         "examples/smollm2/README.md says how to make it",
         48,
         1,
+        6,
         {"in process": 0.97, "m=3": 1.6},
     ),
     Subject(
@@ -95,6 +101,7 @@ SUBJECTS = (
         "it comes with the checkout",
         400,
         5,
+        1,
         {"in process": 0.85, "m=3": 1.9},
     ),
 )
@@ -102,10 +109,11 @@ SUBJECTS = (
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How often rows are opened, and how many rounds they then run."""
+    """How often rows are opened, how many rounds they then run, and the turns of close rows in each."""
 
     openings: int
     rounds: int
+    turns: int
 
 
 def main() -> None:
@@ -131,7 +139,7 @@ def main() -> None:
         for subject in SUBJECTS:
             if options.only in (None, subject.option):
                 path = getattr(options, subject.option) or os.environ.get(subject.variable) or subject.default
-                effort = Effort(options.openings, options.rounds * subject.rounds)
+                effort = Effort(options.openings, options.rounds * subject.rounds, subject.turns)
                 show(subject, Path(path), systems, Path(scratch), effort)
 
 
@@ -251,17 +259,24 @@ def one_thread(config: Path) -> None:
     config.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(rows: Sequence[Row], plans: Plans, effort: Effort, new_tokens: int) -> dict[str, list[Ran]]:
-    """Every row once in each round, in the order of ``TURNS``, every other round backwards."""
-    found: dict[str, list[Ran]] = {row.name: [] for row in rows}
+Measured = Mapping[str, Sequence[Sequence[Ran]]]
+"""Row to its turns in each round."""
+
+
+def measure(rows: Sequence[Row], plans: Plans, effort: Effort, new_tokens: int) -> Measured:
+    """Every row in each round, in the order of ``in_turns``, every other round backwards."""
+    names = {row.name for row in rows}
+    found: dict[str, list[list[Ran]]] = {name: [] for name in names}
     for _ in range(effort.openings):
         running = {row.name: Running(row, plans.folder(row), plans.models) for row in rows}
         for each in running.values():
             each.wait()
         for number in range(effort.rounds):
-            for name in TURNS[:: -1 if number % 2 else 1]:
-                if name in running:
-                    found[name].append(running[name].run(new_tokens))
+            for turns in found.values():
+                turns.append([])
+            for name in in_turns(effort.turns)[:: -1 if number % 2 else 1]:
+                if name in names:
+                    found[name][-1].append(running[name].run(new_tokens))
         for each in running.values():
             each.close()
     return found
@@ -270,26 +285,42 @@ def measure(rows: Sequence[Row], plans: Plans, effort: Effort, new_tokens: int) 
 def table(
     subject: Subject,
     rows: Sequence[Row],
-    measured: Mapping[str, Sequence[Ran]],
+    measured: Measured,
     forecasts: Mapping[str, Forecast],
 ) -> None:
     """Measured and predicted rates; ratios are taken within a round, and their median is printed."""
     print(
-        f"{'':17}{'threads':>8}{'tok/s':>9}{'range':>14}{'ratio':>8} {'to':12}{'target':>7}"
+        f"{'':17}{'threads':>8}{'tok/s':>9}{'range':>14}{'ratio':>8}{'+-':>7} {'to':12}{'target':>7}"
         f"{'predicted':>10}{'error':>7}{'upper':>8}{'error':>7}{'ratio':>7}{'CPU':>6}"
     )
     for row in rows:
-        runs = measured[row.name]
-        rates = sorted(ran.tokens_per_s for ran in runs)
-        pairs = zip(runs, measured[row.baseline], strict=True)
-        ratio = statistics.median(a.tokens_per_s / b.tokens_per_s for a, b in pairs)
+        rates = sorted(ran.tokens_per_s for turns in measured[row.name] for ran in turns)
+        found = list(ratios(measured[row.name], measured[row.baseline]))
+        ratio, error = statistics.median(found), standard_error(found)
         target = f"{subject.targets[row.way]:.2f}" if row.way in subject.targets else ""
         spread = f"{_rate(rates[0])}-{_rate(rates[-1])}"
-        cpu = f"{statistics.median(r.cpu for r in runs):>6.2f}" if row.kind != "processes" else ""
+        used = statistics.median(ran.cpu for turns in measured[row.name] for ran in turns)
+        cpu = f"{used:>6.2f}" if row.kind != "processes" else ""
         print(
-            f"{row.name:17}{row.cores:>8}{_rate(statistics.median(rates)):>9}{spread:>14}{ratio:>8.3f} "
-            f"{row.baseline:12}{target:>7}{_said(row, rates, forecasts)}{cpu}"
+            f"{row.name:17}{row.cores:>8}{_rate(statistics.median(rates)):>9}{spread:>14}{ratio:>8.3f}"
+            f"{error:>7.3f} {row.baseline:12}{target:>7}{_said(row, rates, forecasts)}{cpu}"
         )
+
+
+def ratios(rounds: Sequence[Sequence[Ran]], baseline: Sequence[Sequence[Ran]]) -> Iterator[float]:
+    """Of rates, a turn to the one beside it; to the median of the round's where it has others' turns."""
+    for turns, base in zip(rounds, baseline, strict=True):
+        rates = [ran.tokens_per_s for ran in base]
+        if len(turns) != len(base):
+            rates = [statistics.median(rates)] * len(turns)
+        yield from (ran.tokens_per_s / rate for ran, rate in zip(turns, rates, strict=True))
+
+
+def standard_error(found: Sequence[float]) -> float:
+    """That of their median, if they are spread as the normal distribution is; nan of a single one."""
+    if len(found) < 2:
+        return math.nan
+    return math.sqrt(math.pi / 2 / len(found)) * statistics.stdev(found)
 
 
 def _said(row: Row, rates: Sequence[float], forecasts: Mapping[str, Forecast]) -> str:
@@ -313,13 +344,11 @@ def _rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
 
 
-def rest(
-    rows: Sequence[Row], measured: Mapping[str, Sequence[Ran]], forecasts: Mapping[str, Forecast]
-) -> Iterator[str]:
+def rest(rows: Sequence[Row], measured: Measured, forecasts: Mapping[str, Forecast]) -> Iterator[str]:
     """Where a step goes: within onnxruntime by pool, and the rest, beside what was predicted."""
     yield "where a step of one micro-batch goes (us): within onnxruntime by executor, and what is left"
     for row in rows:
-        runs = measured[row.name]
+        runs = [ran for turns in measured[row.name] for ran in turns]
         if not runs[0].inside_us:
             continue
         step = statistics.median(ran.step_us for ran in runs)
