@@ -52,6 +52,8 @@ from disaggc.runtime.pages import with_huge_pages
 from disaggc.targets import System, load_library
 
 ROOT = Path(__file__).resolve().parents[1]
+_QUARTILES = 1.349
+"""Standard deviations between the quartiles of a normal distribution."""
 ONE, OTHER, TWO_THREADS = "here", "here-too", "here-2t"
 
 
@@ -317,10 +319,11 @@ def ratios(rounds: Sequence[Sequence[Ran]], baseline: Sequence[Sequence[Ran]]) -
 
 
 def standard_error(found: Sequence[float]) -> float:
-    """That of their median, if they are spread as the normal distribution is; nan of a single one."""
+    """That of their median, by their quartiles, as if the middle were normal; nan of a single one."""
     if len(found) < 2:
         return math.nan
-    return math.sqrt(math.pi / 2 / len(found)) * statistics.stdev(found)
+    low, _, high = statistics.quantiles(found, n=4, method="inclusive")
+    return math.sqrt(math.pi / 2 / len(found)) * (high - low) / _QUARTILES
 
 
 def _said(row: Row, rates: Sequence[float], forecasts: Mapping[str, Forecast]) -> str:
