@@ -52,9 +52,9 @@ from disaggc.runtime.pages import with_huge_pages
 from disaggc.targets import System, load_library
 
 ROOT = Path(__file__).resolve().parents[1]
+ONE, OTHER, TWO_THREADS = "here", "here-too", "here-2t"
 _QUARTILES = 1.349
 """Standard deviations between the quartiles of a normal distribution."""
-ONE, OTHER, TWO_THREADS = "here", "here-too", "here-2t"
 
 
 @dataclass(frozen=True, slots=True)
