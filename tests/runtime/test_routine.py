@@ -31,13 +31,8 @@ def counted(result: RunResult) -> tuple[object, ...]:
     return result.tokens, result.links, [(stage.index, stage.calls) for stage in result.stages]
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_steps_by_routine_are_as_steps_the_long_way(
-    name: str, runnable: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = runnable(name)
-    plan = cut(path, tmp_path / "plan")
-    long = counted(decoded(plan, tmp_path / "plan", path, traced=True))
+def steps_by_routine(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps that executors in one process take by routine from now on."""
     taken: list[int] = []
     repeat = InProcess._repeat
 
@@ -46,6 +41,17 @@ def test_steps_by_routine_are_as_steps_the_long_way(
         repeat(self, group)
 
     monkeypatch.setattr(InProcess, "_repeat", counting)
+    return taken
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_steps_by_routine_are_as_steps_the_long_way(
+    name: str, runnable: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = runnable(name)
+    plan = cut(path, tmp_path / "plan")
+    long = counted(decoded(plan, tmp_path / "plan", path, traced=True))
+    taken = steps_by_routine(monkeypatch)
     assert counted(decoded(plan, tmp_path / "plan", path, traced=False)) == long
     if all(state.in_place for state in plan.states):
         assert len(taken) >= TOKENS - 6
@@ -56,14 +62,7 @@ def test_what_a_micro_batch_found_out_holds_for_the_next(
 ) -> None:
     path = runnable("qwen3_moe.gqa_moe")
     plan = cut(path, tmp_path / "plan")
-    taken: list[int] = []
-    repeat = InProcess._repeat
-
-    def counting(self: InProcess, group: Any) -> None:
-        taken.append(group.step)
-        repeat(self, group)
-
-    monkeypatch.setattr(InProcess, "_repeat", counting)
+    taken = steps_by_routine(monkeypatch)
     with deploy(plan, tmp_path / "plan", path.parent, 1, Execution(micro_batch=2)) as deployment:
         results = [deployment.generate(prompts, TOKENS) for prompts in (PROMPTS, PROMPTS[:1], PROMPTS)]
     decoding = TOKENS - 1  # prefill gives the first token
